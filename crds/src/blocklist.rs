@@ -1,0 +1,53 @@
+//! `Blocklist`: lines to drop.
+
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Serialize};
+
+use crate::{Match, RelayRef, Status};
+
+/// Lines to drop, before anything else sees them. They are counted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
+#[kube(
+    group = "carbonway.io",
+    version = "v1alpha1",
+    kind = "Blocklist",
+    namespaced,
+    status = "Status",
+    derive = "PartialEq",
+    shortname = "cwblock",
+    category = "carbonway",
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].status"
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].reason"
+    ),
+    printcolumn(
+        name = "Programmed",
+        type_ = "string",
+        json_path = ".status.programmedPods"
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.entries.all(e, ['', e.?prefix.orValue(''), e.?notPrefix.orValue(''), e.?contains.orValue(''), e.?notContains.orValue(''), e.?regex.orValue(''), e.?notRegex.orValue('')].exists(x, x != ''))")
+    .message("an entry has no condition and would drop every line: set at least one of prefix, notPrefix, contains, notContains, regex, notRegex"))]
+pub struct BlocklistSpec {
+    /// The Relays, in this namespace, that run this blocklist. Default: the one labelled carbonway.io/default=true.
+    #[serde(default)]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    #[schemars(length(max = 16))]
+    pub relay_refs: Vec<RelayRef>,
+    /// A line is dropped when any entry matches its name. An entry needs a condition: an empty one would drop everything.
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    #[schemars(length(min = 1, max = 4096))]
+    pub entries: Vec<Match>,
+}

@@ -1,0 +1,101 @@
+//! Condition types and reasons: public API, as enums so that no text is spelt twice.
+
+use std::fmt;
+
+/// A condition's type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ConditionType {
+    /// The object is valid and attached to a Relay.
+    Accepted,
+    /// What the object refers to exists.
+    ResolvedRefs,
+    /// Every relay pod concerned runs this generation.
+    Programmed,
+    /// The summary: all of the above.
+    Ready,
+    /// Needs a person; present only while true.
+    Stalled,
+    /// The operator or a relay is still at work on it; present only while true.
+    Reconciling,
+}
+
+impl ConditionType {
+    /// The text in `type`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "Accepted",
+            Self::ResolvedRefs => "ResolvedRefs",
+            Self::Programmed => "Programmed",
+            Self::Ready => "Ready",
+            Self::Stalled => "Stalled",
+            Self::Reconciling => "Reconciling",
+        }
+    }
+}
+
+impl fmt::Display for ConditionType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A condition's reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reason {
+    /// `Accepted` holds.
+    Accepted,
+    /// `ResolvedRefs` holds.
+    ResolvedRefs,
+    /// `Programmed` holds.
+    Programmed,
+    /// `Ready` holds.
+    Ready,
+    /// A pattern does not compile or is too large.
+    InvalidPattern,
+    /// A field has a value that cannot be used.
+    UnsupportedValue,
+    /// It claims what another object has already.
+    Conflicted,
+    /// No Relay is named or labelled as the default, or the one named does not exist.
+    NoMatchingRelay,
+    /// It refers to a Destination that does not exist.
+    DestinationNotFound,
+    /// It refers to a Destination that is not valid.
+    DestinationNotAccepted,
+    /// Nothing refers to it, so there is nothing to run.
+    NotReferenced,
+    /// Some relay pods have yet to answer.
+    Pending,
+    /// A relay pod refused the snapshot because of it.
+    Rejected,
+    /// There are no relay pods.
+    NoRelays,
+}
+
+impl Reason {
+    /// The text in `reason`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "Accepted",
+            Self::ResolvedRefs => "ResolvedRefs",
+            Self::Programmed => "Programmed",
+            Self::Ready => "Ready",
+            Self::InvalidPattern => "InvalidPattern",
+            Self::UnsupportedValue => "UnsupportedValue",
+            Self::Conflicted => "Conflicted",
+            Self::NoMatchingRelay => "NoMatchingRelay",
+            Self::DestinationNotFound => "DestinationNotFound",
+            Self::DestinationNotAccepted => "DestinationNotAccepted",
+            Self::NotReferenced => "NotReferenced",
+            Self::Pending => "Pending",
+            Self::Rejected => "Rejected",
+            Self::NoRelays => "NoRelays",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

@@ -1,0 +1,39 @@
+//! The Carbonway API, group `carbonway.io`, version `v1alpha1`: what people write.
+//!
+//! One file per kind. `///` comments here are what users read in `kubectl explain`; `//` comments are for us.
+//! The CRD manifests in `yaml/` are made from these types, checked in, and proven fresh by a test (`make crds`).
+//! No behaviour lives here beyond defaults, parsing and `Display`; meaning is given by `operator::compile`.
+
+#![allow(
+    unreachable_pub,
+    reason = "KubeSchema derives a private copy of each struct, with its visibility"
+)]
+
+mod blocklist;
+mod conditions;
+mod destination;
+mod manifest;
+mod matching;
+mod quantity;
+mod relay;
+mod route;
+mod status;
+
+pub use blocklist::{Blocklist, BlocklistSpec};
+pub use conditions::{ConditionType, Reason};
+pub use destination::{Carbon, Destination, DestinationSpec, File, Queue, WhenFull};
+pub use manifest::{KINDS, all, to_yaml};
+pub use matching::Match;
+pub use quantity::{Duration, QuantityError, Size};
+pub use relay::{Drain, Listener, Plaintext, Relay, RelaySpec};
+pub use route::{Distribution, OnMatch, RelayRef, Route, RouteSpec, Target};
+pub use status::Status;
+
+/// The API group of every kind here.
+pub const GROUP: &str = "carbonway.io";
+
+/// The label that makes a Relay the one that resources without `relayRefs` attach to, in its namespace.
+pub const DEFAULT_RELAY_LABEL: &str = "carbonway.io/default";
+
+/// The label on a relay pod that names its Relay.
+pub const RELAY_LABEL: &str = "carbonway.io/relay";

@@ -1,0 +1,56 @@
+//! The CRD manifests, as the files in `yaml/` hold them.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSON, JSONSchemaProps,
+};
+use kube::CustomResourceExt as _;
+
+use crate::{Blocklist, Destination, Relay, Route};
+
+/// The kinds, in the order in which a reader meets them.
+pub const KINDS: [&str; 4] = ["Relay", "Destination", "Route", "Blocklist"];
+
+/// Every CRD, in the order of [`KINDS`].
+pub fn all() -> Vec<CustomResourceDefinition> {
+    [
+        Relay::crd(),
+        Destination::crd(),
+        Route::crd(),
+        Blocklist::crd(),
+    ]
+    .map(finish)
+    .into()
+}
+
+/// One CRD as its file in `yaml/`.
+///
+/// # Panics
+/// Never: a CRD is plain data.
+pub fn to_yaml(crd: &CustomResourceDefinition) -> String {
+    let yaml = serde_saphyr::to_string(crd).expect("a CRD is plain data");
+    format!("# Made from the Rust types by `make crds`; edit those.\n{yaml}")
+}
+
+// What the derive macro has no attribute for. An object that no operator has seen yet must not look healthy to kstatus,
+// which compares generations: hence the default of its status. And `kubectl explain` begins with the root's description.
+fn finish(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
+    for version in &mut crd.spec.versions {
+        let Some(root) = version
+            .schema
+            .as_mut()
+            .and_then(|schema| schema.open_api_v3_schema.as_mut())
+        else {
+            continue;
+        };
+        let Some(properties) = root.properties.as_mut() else {
+            continue;
+        };
+        root.description = properties
+            .get("spec")
+            .and_then(|spec| spec.description.clone());
+        if let Some(JSONSchemaProps { default, .. }) = properties.get_mut("status") {
+            *default = Some(JSON(serde_json::json!({ "observedGeneration": -1 })));
+        }
+    }
+    crd
+}

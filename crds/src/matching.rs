@@ -1,0 +1,35 @@
+//! The one `match` type.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Conditions on the series name (with its tags, never the value or the timestamp). All that are set must hold; an empty
+/// match takes every line.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Match {
+    /// The name starts with this.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 1024))]
+    pub prefix: String,
+    /// The name does not start with this.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 1024))]
+    pub not_prefix: String,
+    /// The name has this somewhere in it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 1024))]
+    pub contains: String,
+    /// The name does not have this anywhere in it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 1024))]
+    pub not_contains: String,
+    /// This regular expression (RE2 syntax, not anchored) matches the name.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 4096))]
+    pub regex: String,
+    /// This regular expression (RE2 syntax, not anchored) does not match the name.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 4096))]
+    pub not_regex: String,
+}
