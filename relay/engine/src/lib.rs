@@ -1,1 +1,33 @@
+//! What happens to a line. Bytes and the time come in, decisions come out; there are no sockets, files, clocks or threads
+//! here, so every run repeats.
+//!
+//! ```text
+//! Snapshot ─▶ Table::load ─▶ Table ─┐
+//!                                   ▼
+//! block of lines ─▶ Engine::process ─▶ Outbox (bytes per destination) + Tally (what became of each line)
+//! ```
+//!
+//! A line goes through the stages in one order, the one that [`Engine`] shows: parse, validate, blocklist, route.
+//! Rules see the series name alone, tags included, never the value or the timestamp.
+//!
+//! Invariants: a [`Table`] never changes; only `pattern` compiles patterns; only `table` reads snapshot fields; every line
+//! that comes in ends as forwarded or as dropped under exactly one [`Reason`].
 
+#![warn(missing_docs)]
+
+mod line;
+mod name;
+mod outbox;
+mod outcome;
+mod pattern;
+mod process;
+mod route;
+mod table;
+
+pub use outbox::{DestinationIndex, Outbox};
+pub use outcome::{Reason, Tally};
+pub use process::{Engine, UnixSeconds};
+pub use table::{
+    Address, Destination, Endpoint, Listener, LoadError, LoadErrorKind, Plaintext, Queue, Table,
+    WhenFull,
+};

@@ -1,0 +1,260 @@
+//! The grammar of one line: `name value timestamp`.
+//!
+//! Nearly every line is in the canonical form: three fields, one space between, nothing around. [`Line::canonical`] cuts it
+//! from the back, for only value and timestamp must be looked at; whatever it does not take goes to [`Line::any`], which
+//! splits at any whitespace and says what is wrong. A canonical line is forwarded as the bytes that came.
+
+use crate::Reason;
+
+/// A line in its three fields. None holds whitespace, except that a canonical line's name is yet to be checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Line<'a> {
+    pub(crate) name: &'a [u8],
+    pub(crate) value: &'a [u8],
+    pub(crate) timestamp: Timestamp<'a>,
+}
+
+/// When a point was measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Timestamp<'a> {
+    /// Seconds since 1970 as they came, perhaps with a fraction.
+    At(&'a [u8]),
+    /// `-1` or `N`: when the line came in.
+    Now,
+}
+
+impl<'a> Line<'a> {
+    /// Cuts a line in the canonical form, or returns `None`. The name may still hold whitespace or a leading dot.
+    pub(crate) fn canonical(raw: &'a [u8]) -> Option<Self> {
+        let (rest, timestamp) = cut_last_field(raw)?;
+        let (name, value) = cut_last_field(rest)?;
+        if !is_timestamp(timestamp) || !is_plain_number(value) {
+            return None;
+        }
+        Some(Self {
+            name,
+            value,
+            timestamp: Timestamp::At(timestamp),
+        })
+    }
+
+    /// Splits a line in any form.
+    pub(crate) fn any(raw: &'a [u8]) -> Result<Self, Reason> {
+        let mut fields = raw
+            .split(|byte| is_whitespace(*byte))
+            .filter(|field| !field.is_empty());
+        let name = fields.next().ok_or(Reason::Blank)?;
+        let (Some(value), Some(timestamp), None) = (fields.next(), fields.next(), fields.next())
+        else {
+            return Err(Reason::FieldCount);
+        };
+        let name = name.strip_prefix(b".").unwrap_or(name);
+        check_value(value)?;
+        let timestamp = match timestamp {
+            b"-1" | b"N" => Timestamp::Now,
+            _ if is_timestamp(timestamp) => Timestamp::At(timestamp),
+            _ => return Err(Reason::TimestampInvalid),
+        };
+        Ok(Self {
+            name,
+            value,
+            timestamp,
+        })
+    }
+}
+
+/// Whether a byte separates fields.
+pub(crate) const fn is_whitespace(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | 0x0b | 0x0c)
+}
+
+// Splits at the last space. A byte loop: the field is some ten bytes long, where calling memrchr costs more.
+fn cut_last_field(raw: &[u8]) -> Option<(&[u8], &[u8])> {
+    let space = raw.iter().rposition(|byte| *byte == b' ')?;
+    Some((&raw[..space], &raw[space + 1..]))
+}
+
+// Decimal seconds that fit in 32 bits, perhaps with a fraction.
+fn is_timestamp(text: &[u8]) -> bool {
+    let whole = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let fraction_is_fine = match text[whole..] {
+        [] => true,
+        [b'.', ref fraction @ ..] => fraction.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    fraction_is_fine && fits_in_32_bits(&text[..whole])
+}
+
+fn fits_in_32_bits(digits: &[u8]) -> bool {
+    match digits.len() {
+        1..=9 => true,
+        0 => false,
+        _ => {
+            let number = digits.iter().try_fold(0_u64, |number, digit| {
+                let number = number * 10 + u64::from(digit - b'0');
+                (number <= u64::from(u32::MAX)).then_some(number)
+            });
+            number.is_some()
+        }
+    }
+}
+
+// `-12.34` and the like, short enough to be finite in any case: what nearly every value is.
+fn is_plain_number(text: &[u8]) -> bool {
+    let unsigned = match text {
+        [b'-' | b'+', unsigned @ ..] => unsigned,
+        unsigned => unsigned,
+    };
+    let mut digits = 0;
+    let mut dots = 0;
+    for byte in unsigned {
+        digits += usize::from(byte.is_ascii_digit());
+        dots += usize::from(*byte == b'.');
+    }
+    digits > 0 && dots <= 1 && digits + dots == unsigned.len() && unsigned.len() <= 300
+}
+
+// Whether a field is a decimal float that is finite. Rust's own grammar for floats is the wanted one: no hexadecimal, no `_`.
+fn check_value(text: &[u8]) -> Result<(), Reason> {
+    if is_plain_number(text) {
+        return Ok(());
+    }
+    let number: f64 = str::from_utf8(text)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .ok_or(Reason::ValueInvalid)?;
+    let spelt_out = text.iter().any(|byte| matches!(byte, b'n' | b'N'));
+    match number.is_finite() {
+        true => Ok(()),
+        false if spelt_out => Err(Reason::ValueNotFinite),
+        false => Err(Reason::ValueInvalid),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at<'a>(name: &'a str, value: &'a str, timestamp: &'a str) -> Line<'a> {
+        let timestamp = Timestamp::At(timestamp.as_bytes());
+        Line {
+            name: name.as_bytes(),
+            value: value.as_bytes(),
+            timestamp,
+        }
+    }
+
+    #[test]
+    fn any_whitespace_separates_fields() {
+        assert_eq!(Line::any(b"foo   1\t2\r"), Ok(at("foo", "1", "2")));
+        assert_eq!(Line::any(b" \x0bfoo 1 2 "), Ok(at("foo", "1", "2")));
+        assert_eq!(Line::any(b".foo 1 2"), Ok(at("foo", "1", "2")));
+        assert_eq!(Line::any(b"..foo 1 2"), Ok(at(".foo", "1", "2")));
+    }
+
+    #[test]
+    fn other_than_three_fields_are_refused() {
+        assert_eq!(Line::any(b""), Err(Reason::Blank));
+        assert_eq!(Line::any(b" \r"), Err(Reason::Blank));
+        for raw in ["foo", "foo 1", "foo 1 2 3"] {
+            assert_eq!(Line::any(raw.as_bytes()), Err(Reason::FieldCount), "{raw}");
+        }
+    }
+
+    #[test]
+    fn values_are_decimal_and_finite() {
+        for value in [
+            "1", "-1", "+1", "1.5", ".5", "5.", "1e5", "1E+5", "+1E-5", "1e100", "1e-400",
+        ] {
+            assert_eq!(
+                Line::any(format!("a {value} 1").as_bytes()),
+                Ok(at("a", value, "1")),
+                "{value}"
+            );
+        }
+        for value in [
+            "z1", "++1", "0x1p-2", "1_000", "1e400", "-1e400", "", ".", "e5", "1\u{e9}",
+        ] {
+            let expected = if value.is_empty() {
+                Reason::FieldCount
+            } else {
+                Reason::ValueInvalid
+            };
+            assert_eq!(
+                Line::any(format!("a {value} 1").as_bytes()),
+                Err(expected),
+                "{value}"
+            );
+        }
+        for value in ["NaN", "nan", "inf", "-Infinity", "+INF"] {
+            let refused = Line::any(format!("a {value} 1").as_bytes()).map(|_| ());
+            assert_eq!(refused, Err(Reason::ValueNotFinite), "{value}");
+        }
+        let digits = "9".repeat(400);
+        assert_eq!(
+            Line::any(format!("a {digits} 1").as_bytes()),
+            Err(Reason::ValueInvalid)
+        );
+    }
+
+    #[test]
+    fn timestamps_are_seconds_in_32_bits() {
+        for timestamp in [
+            "0",
+            "123",
+            "123.0",
+            "123.9",
+            "123.",
+            "1700000000",
+            "4294967295",
+        ] {
+            let line = Line::any(
+                b"a 1 "
+                    .iter()
+                    .chain(timestamp.as_bytes())
+                    .copied()
+                    .collect::<Vec<_>>()
+                    .leak(),
+            );
+            assert_eq!(line, Ok(at("a", "1", timestamp)), "{timestamp}");
+        }
+        for timestamp in ["-1", "N"] {
+            let raw = format!("a 1 {timestamp}");
+            assert_eq!(
+                Line::any(raw.as_bytes()).map(|line| line.timestamp),
+                Ok(Timestamp::Now)
+            );
+        }
+        for timestamp in [
+            "123abc",
+            "1e9",
+            "nan",
+            "-2",
+            "4294967296",
+            "99999999999999999999",
+            ".5",
+            "1.2.3",
+        ] {
+            let refused = Line::any(format!("a 1 {timestamp}").as_bytes()).map(|_| ());
+            assert_eq!(refused, Err(Reason::TimestampInvalid), "{timestamp}");
+        }
+    }
+
+    #[test]
+    fn the_canonical_form_is_cut_as_any_form_is() {
+        for raw in [
+            "a.b 1 2",
+            "a.b -1.5 1700000000.25",
+            "cpu;host=a +.5 4294967295",
+        ] {
+            let line = Line::canonical(raw.as_bytes());
+            assert_eq!(line, Line::any(raw.as_bytes()).ok());
+            assert!(line.is_some(), "{raw}");
+        }
+        for raw in [
+            "", "a", "a 1", "a 1 2\r", "a 1 N", "a 1e5 2", "a 1\t2", "a 1 2 ",
+        ] {
+            assert_eq!(Line::canonical(raw.as_bytes()), None, "{raw}");
+        }
+    }
+}

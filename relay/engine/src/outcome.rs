@@ -1,0 +1,136 @@
+//! What became of lines: the fixed reasons, and how many fell under each.
+
+use std::ops::AddAssign;
+
+/// Why a line was dropped. Metrics carry [`Reason::as_str`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reason {
+    /// Longer than the listener's limit; it was skipped to the next newline.
+    LineTooLong,
+    /// Nothing but whitespace.
+    Blank,
+    /// Not three fields: name, value, timestamp.
+    FieldCount,
+    /// The connection ended within the line, and not by a clean close.
+    Truncated,
+    /// The name is empty, or nothing but a dot.
+    NameEmpty,
+    /// A byte of the name is not ASCII.
+    NameNonAscii,
+    /// The name has a NUL byte in it.
+    NameNul,
+    /// What follows the name's first `;` is not `tag=value` pairs.
+    TagsInvalid,
+    /// A metrics2.0 name that has both `=` and `_is_`.
+    Metrics20Mixed,
+    /// A metrics2.0 name without a unit tag.
+    Metrics20NoUnit,
+    /// A metrics2.0 name without an mtype tag.
+    Metrics20NoMtype,
+    /// A metrics2.0 name with no tag beside unit and mtype.
+    Metrics20TooFewTags,
+    /// The value is not a decimal number, or beyond what a double holds.
+    ValueInvalid,
+    /// The value is NaN or infinite.
+    ValueNotFinite,
+    /// The timestamp is not seconds since 1970 that fit in 32 bits, `-1` or `N`.
+    TimestampInvalid,
+    /// A blocklist has the name.
+    Blocklisted,
+    /// No route took it.
+    Unrouted,
+}
+
+impl Reason {
+    /// Every reason, in the order of a line's way.
+    pub const ALL: [Self; 17] = [
+        Self::LineTooLong,
+        Self::Blank,
+        Self::FieldCount,
+        Self::Truncated,
+        Self::NameEmpty,
+        Self::NameNonAscii,
+        Self::NameNul,
+        Self::TagsInvalid,
+        Self::Metrics20Mixed,
+        Self::Metrics20NoUnit,
+        Self::Metrics20NoMtype,
+        Self::Metrics20TooFewTags,
+        Self::ValueInvalid,
+        Self::ValueNotFinite,
+        Self::TimestampInvalid,
+        Self::Blocklisted,
+        Self::Unrouted,
+    ];
+
+    /// The reason as a metric label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::LineTooLong => "line_too_long",
+            Self::Blank => "blank",
+            Self::FieldCount => "field_count",
+            Self::Truncated => "truncated",
+            Self::NameEmpty => "name_empty",
+            Self::NameNonAscii => "name_non_ascii",
+            Self::NameNul => "name_nul",
+            Self::TagsInvalid => "tags_invalid",
+            Self::Metrics20Mixed => "metrics20_mixed",
+            Self::Metrics20NoUnit => "metrics20_no_unit",
+            Self::Metrics20NoMtype => "metrics20_no_mtype",
+            Self::Metrics20TooFewTags => "metrics20_too_few_tags",
+            Self::ValueInvalid => "value_invalid",
+            Self::ValueNotFinite => "value_not_finite",
+            Self::TimestampInvalid => "timestamp_invalid",
+            Self::Blocklisted => "blocklisted",
+            Self::Unrouted => "unrouted",
+        }
+    }
+}
+
+/// How many lines came in and what became of them. `received = forwarded + absorbed + dropped`, always.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Lines that came in.
+    pub received: u64,
+    /// Lines that at least one destination was given.
+    pub forwarded: u64,
+    /// Lines that went into an aggregate and no further.
+    pub absorbed: u64,
+    dropped: [u64; Reason::ALL.len()],
+}
+
+impl Tally {
+    /// Lines dropped for `reason`.
+    pub fn dropped(&self, reason: Reason) -> u64 {
+        self.dropped[reason as usize]
+    }
+
+    /// Counts a line that came in and was dropped for `reason`.
+    pub fn drop_line(&mut self, reason: Reason) {
+        self.received += 1;
+        self.dropped[reason as usize] += 1;
+    }
+}
+
+impl AddAssign<&Tally> for Tally {
+    fn add_assign(&mut self, other: &Tally) {
+        self.received += other.received;
+        self.forwarded += other.forwarded;
+        self.absorbed += other.absorbed;
+        for (sum, more) in self.dropped.iter_mut().zip(other.dropped) {
+            *sum += more;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_stands_at_its_own_place() {
+        for (place, reason) in Reason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, place, "{}", reason.as_str());
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! `Snapshot` → [`Table`]: the one definition of a valid configuration. The operator calls it before it publishes, the relay
+//! before it swaps.
+
+mod load;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use relay_proto::{ObjectRef, Snapshot};
+
+use crate::Reason;
+use crate::pattern::Pattern;
+use crate::route::{Fanout, Routes};
+
+/// Everything that a fleet of relays runs on, checked and compiled. It never changes.
+#[derive(Debug, Default)]
+pub struct Table {
+    listeners: Vec<Listener>,
+    drain_timeout: Duration,
+    destinations: Vec<Destination>,
+    blocklist: Vec<Pattern>,
+    routes: Routes,
+}
+
+/// One socket that takes lines in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Unique in the table.
+    pub name: Arc<str>,
+    /// TCP port.
+    pub port: u16,
+    /// How many connections it takes at the same time.
+    pub connections_max: usize,
+    /// How lines are framed.
+    pub plaintext: Plaintext,
+}
+
+/// Lines ended by a newline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plaintext {
+    /// The longest line without its newline, in bytes. 64 to 65536.
+    pub line_bytes_max: usize,
+    /// A connection that sent nothing for this long is closed; `None`: never.
+    pub idle_timeout: Option<Duration>,
+}
+
+/// Who gets lines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Destination {
+    /// Stays the same over snapshots: what a relay keeps queues by.
+    pub id: Arc<str>,
+    /// `namespace/name`, for people and metrics.
+    pub name: Arc<str>,
+    /// Where they go.
+    pub endpoint: Endpoint,
+    /// What may wait.
+    pub queue: Queue,
+}
+
+/// Where lines go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// A carbon server, over TCP, in the plaintext protocol.
+    Carbon {
+        /// Whom to connect to.
+        address: Address,
+        /// How long a connect may take.
+        connect_timeout: Duration,
+        /// How long a connection may take no byte.
+        write_timeout: Duration,
+    },
+    /// A file that is appended to.
+    File {
+        /// Absolute.
+        path: PathBuf,
+    },
+}
+
+/// A host and a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// A name, an IPv4 address, or an IPv6 address without brackets.
+    pub host: String,
+    /// Not zero.
+    pub port: u16,
+}
+
+/// What may wait in memory for a destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queue {
+    /// At least 65536.
+    pub bytes_max: usize,
+    /// What happens to a line when that is reached.
+    pub when_full: WhenFull,
+}
+
+/// What happens to a line for a full queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenFull {
+    /// It is dropped and counted.
+    DropNewest,
+    /// Its connection waits.
+    Block,
+}
+
+/// Why a snapshot is not valid, by the resource that caused it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{object}: {field}: {message}")]
+pub struct LoadError {
+    /// The resource.
+    pub object: ObjectRef,
+    /// Where in its spec: "match.regex", "destinations[2].match.notRegex".
+    pub field: String,
+    /// What sort of fault it is.
+    pub kind: LoadErrorKind,
+    /// What is wrong and what to do about it.
+    pub message: String,
+}
+
+/// What sort of fault a snapshot has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoadErrorKind {
+    /// A pattern does not compile or is too large.
+    InvalidPattern,
+    /// A value that cannot be used.
+    UnsupportedValue,
+}
+
+impl Table {
+    /// Checks and compiles a snapshot.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, in the order of the snapshot.
+    pub fn load(snapshot: &Snapshot) -> Result<Self, Vec<LoadError>> {
+        load::load(snapshot)
+    }
+
+    /// Where lines come in.
+    pub fn listeners(&self) -> &[Listener] {
+        &self.listeners
+    }
+
+    /// Who gets lines; an outbox's [`DestinationIndex`] counts here.
+    pub fn destinations(&self) -> &[Destination] {
+        &self.destinations
+    }
+
+    /// How long a relay that was told to stop may take.
+    pub fn drain_timeout(&self) -> Duration {
+        self.drain_timeout
+    }
+
+    /// Decides over a name that is valid: where its lines go, or why nowhere.
+    pub(crate) fn judge(&self, name: &[u8], fanout: &mut Fanout) -> Result<(), Reason> {
+        if self.blocklist.iter().any(|entry| entry.matches(name)) {
+            return Err(Reason::Blocklisted);
+        }
+        fanout.clear();
+        if self.routes.route(name, fanout) {
+            Ok(())
+        } else {
+            Err(Reason::Unrouted)
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "[{}]:{}", self.host, self.port),
+            false => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,361 @@
+//! Reads a snapshot, field by field.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use relay_proto::{self as proto, ObjectRef, Snapshot};
+
+use super::{
+    Address, Destination, Endpoint, Listener, LoadError, LoadErrorKind, Plaintext, Queue, Table,
+    WhenFull,
+};
+use crate::outbox::DestinationIndex;
+use crate::pattern::Pattern;
+use crate::route::{Distribution, Route, Routes, Target};
+
+pub(super) fn load(snapshot: &Snapshot) -> Result<Table, Vec<LoadError>> {
+    let mut loader = Loader::default();
+    let table = loader.table(snapshot);
+    if loader.errors.is_empty() {
+        Ok(table)
+    } else {
+        Err(loader.errors)
+    }
+}
+
+/// Collects errors, so that all of a snapshot's are reported at once.
+#[derive(Default)]
+struct Loader {
+    errors: Vec<LoadError>,
+    source: ObjectRef,
+}
+
+impl Loader {
+    fn table(&mut self, snapshot: &Snapshot) -> Table {
+        self.source = snapshot.relay.clone().unwrap_or_default();
+        if snapshot.schema == 0 || snapshot.schema > proto::SCHEMA {
+            let message = format!(
+                "this release reads snapshots of schema 1 to {}, not {}: run the same release of operator and relay",
+                proto::SCHEMA,
+                snapshot.schema
+            );
+            self.unsupported("schema", message);
+            return Table::default();
+        }
+        let listeners = self.listeners(&snapshot.listeners);
+        let drain_timeout = Duration::from_millis(snapshot.drain_timeout_ms);
+        let blocklist = snapshot
+            .blocklists
+            .iter()
+            .flat_map(|blocklist| self.blocklist(blocklist))
+            .collect();
+        let (destinations, indexes) = self.destinations(&snapshot.destinations);
+        let routes = self.routes(&snapshot.routes, &indexes);
+        Table {
+            listeners,
+            drain_timeout,
+            destinations,
+            blocklist,
+            routes,
+        }
+    }
+
+    fn listeners(&mut self, listeners: &[proto::Listener]) -> Vec<Listener> {
+        let (mut names, mut ports) = (BTreeSet::new(), BTreeSet::new());
+        let mut loaded = Vec::new();
+        for (index, listener) in listeners.iter().enumerate() {
+            let at = |field: &str| format!("listeners[{index}].{field}");
+            if !names.insert(&listener.name) {
+                self.unsupported(
+                    at("name"),
+                    format!("'{}' is there twice: names are unique", listener.name),
+                );
+            }
+            if !ports.insert(listener.port) {
+                self.unsupported(
+                    at("port"),
+                    format!(
+                        "{} is there twice: give each listener its own",
+                        listener.port
+                    ),
+                );
+            }
+            let port = u16::try_from(listener.port).ok().filter(|port| *port > 0);
+            if port.is_none() {
+                self.unsupported(
+                    at("port"),
+                    format!("{} is not a port: use 1 to 65535", listener.port),
+                );
+            }
+            if listener.connections_max == 0 {
+                self.unsupported(at("maxConnections"), "0 lets nobody in: use at least 1");
+            }
+            let Some(proto::listener::Protocol::Plaintext(plaintext)) = &listener.protocol else {
+                self.unsupported(at("plaintext"), "no protocol is named: set plaintext");
+                continue;
+            };
+            let line_bytes_max = plaintext.line_bytes_max as usize;
+            if !(64..=65536).contains(&line_bytes_max) {
+                let message = format!("{line_bytes_max} is out of range: use 64 to 65536");
+                self.unsupported(at("plaintext.maxLineBytes"), message);
+            }
+            let idle = Duration::from_millis(plaintext.idle_timeout_ms);
+            loaded.push(Listener {
+                name: listener.name.as_str().into(),
+                port: port.unwrap_or_default(),
+                connections_max: listener.connections_max as usize,
+                plaintext: Plaintext {
+                    line_bytes_max,
+                    idle_timeout: (!idle.is_zero()).then_some(idle),
+                },
+            });
+        }
+        loaded
+    }
+
+    fn blocklist(&mut self, blocklist: &proto::Blocklist) -> Vec<Pattern> {
+        self.source = blocklist.source.clone().unwrap_or_default();
+        let mut entries = Vec::with_capacity(blocklist.entries.len());
+        for (index, entry) in blocklist.entries.iter().enumerate() {
+            let field = format!("entries[{index}]");
+            let pattern = self.pattern(&field, Some(entry));
+            let is_set = entry != &proto::Match::default();
+            if !is_set {
+                self.unsupported(
+                    field,
+                    "no condition is set, which would drop every line: set at least one",
+                );
+            }
+            entries.push(pattern);
+        }
+        entries
+    }
+
+    fn destinations<'a>(
+        &mut self,
+        destinations: &'a [proto::Destination],
+    ) -> (Vec<Destination>, BTreeMap<Key<'a>, DestinationIndex>) {
+        let mut loaded: Vec<Destination> = Vec::with_capacity(destinations.len());
+        let mut indexes = BTreeMap::new();
+        let mut ids = BTreeSet::new();
+        for (index, destination) in destinations.iter().enumerate() {
+            self.source = destination.source.clone().unwrap_or_default();
+            let key = destination.source.as_ref().map(Key::of).unwrap_or_default();
+            let is_new = indexes
+                .insert(key, DestinationIndex(index as u32))
+                .is_none();
+            if !is_new || !ids.insert(&destination.id) {
+                self.unsupported(
+                    "metadata.name",
+                    "the destination is there twice: names and ids are unique",
+                );
+            }
+            let queue = self.queue(destination.queue.as_ref());
+            let endpoint = self.endpoint(destination.endpoint.as_ref());
+            loaded.push(Destination {
+                id: destination.id.as_str().into(),
+                name: format!("{}/{}", self.source.namespace, self.source.name).into(),
+                endpoint,
+                queue,
+            });
+        }
+        (loaded, indexes)
+    }
+
+    fn queue(&mut self, queue: Option<&proto::Queue>) -> Queue {
+        let bytes_max = queue.map_or(0, |queue| queue.bytes_max);
+        if bytes_max < 65536 {
+            self.unsupported(
+                "queue.maxBytes",
+                format!("{bytes_max} bytes are too few: use at least 64Ki"),
+            );
+        }
+        let when_full = match queue.map(proto::Queue::when_full) {
+            Some(proto::WhenFull::DropNewest) => WhenFull::DropNewest,
+            Some(proto::WhenFull::Block) => WhenFull::Block,
+            Some(proto::WhenFull::Unspecified) | None => {
+                self.unsupported(
+                    "queue.whenFull",
+                    "not known to this release: use DropNewest or Block",
+                );
+                WhenFull::DropNewest
+            }
+        };
+        Queue {
+            bytes_max: usize::try_from(bytes_max).unwrap_or(usize::MAX),
+            when_full,
+        }
+    }
+
+    fn endpoint(&mut self, endpoint: Option<&proto::destination::Endpoint>) -> Endpoint {
+        match endpoint {
+            Some(proto::destination::Endpoint::Carbon(carbon)) => Endpoint::Carbon {
+                address: self.address(&carbon.address),
+                connect_timeout: self.timeout("carbon.connectTimeout", carbon.connect_timeout_ms),
+                write_timeout: self.timeout("carbon.writeTimeout", carbon.write_timeout_ms),
+            },
+            Some(proto::destination::Endpoint::File(file)) => {
+                let path = PathBuf::from(&file.path);
+                if !path.is_absolute() {
+                    let message =
+                        format!("'{}' is not an absolute path: begin it with /", file.path);
+                    self.unsupported("file.path", message);
+                }
+                Endpoint::File { path }
+            }
+            None => {
+                self.unsupported(
+                    "spec",
+                    "no endpoint that this release knows: set carbon or file",
+                );
+                Endpoint::File {
+                    path: PathBuf::new(),
+                }
+            }
+        }
+    }
+
+    fn address(&mut self, text: &str) -> Address {
+        let parsed = text.rsplit_once(':').and_then(|(host, port)| {
+            let bracketed = host
+                .strip_prefix('[')
+                .and_then(|host| host.strip_suffix(']'));
+            let host = match bracketed {
+                Some(v6) => v6.parse::<std::net::Ipv6Addr>().ok().map(|_| v6)?,
+                None if host.is_empty() || host.contains([':', '[', ']', '/', ' ']) => return None,
+                None => host,
+            };
+            let port = port.parse().ok().filter(|port| *port > 0)?;
+            Some(Address {
+                host: host.to_owned(),
+                port,
+            })
+        });
+        parsed.unwrap_or_else(|| {
+            let message = format!("'{text}' is not an address: write host:port or [v6]:port");
+            self.unsupported("carbon.address", message);
+            Address {
+                host: String::new(),
+                port: 0,
+            }
+        })
+    }
+
+    fn timeout(&mut self, field: &str, ms: u64) -> Duration {
+        if ms == 0 {
+            self.unsupported(field, "0s leaves no time at all: use 1ms or more");
+        }
+        Duration::from_millis(ms)
+    }
+
+    fn routes(
+        &mut self,
+        routes: &[proto::Route],
+        indexes: &BTreeMap<Key<'_>, DestinationIndex>,
+    ) -> Routes {
+        let mut loaded = Routes::default();
+        for route in routes {
+            self.source = route.source.clone().unwrap_or_default();
+            let pattern = self.pattern("match", route.r#match.as_ref());
+            let distribution = match route.distribution() {
+                proto::Distribution::All => Distribution::All,
+                proto::Distribution::FirstMatch => Distribution::FirstMatch,
+                proto::Distribution::Unspecified => {
+                    self.unsupported(
+                        "distribution",
+                        "not known to this release: use All or FirstMatch",
+                    );
+                    Distribution::All
+                }
+            };
+            if route.targets.is_empty() {
+                self.unsupported(
+                    "destinations",
+                    "the route goes nowhere: name at least one destination",
+                );
+            }
+            let targets = self.targets(&route.targets, indexes);
+            let list = if route.unmatched_only {
+                &mut loaded.unmatched_only
+            } else {
+                &mut loaded.first
+            };
+            list.push(Route {
+                pattern,
+                stop: route.stop,
+                distribution,
+                targets,
+            });
+        }
+        loaded
+    }
+
+    fn targets(
+        &mut self,
+        targets: &[proto::Target],
+        indexes: &BTreeMap<Key<'_>, DestinationIndex>,
+    ) -> Vec<Target> {
+        let mut loaded = Vec::with_capacity(targets.len());
+        for (index, target) in targets.iter().enumerate() {
+            let at = format!("destinations[{index}]");
+            let pattern = self.pattern(&format!("{at}.match"), target.r#match.as_ref());
+            let named = target.destination.clone().unwrap_or_default();
+            match indexes.get(&Key::of(&named)) {
+                Some(destination) => loaded.push(Target {
+                    destination: *destination,
+                    pattern,
+                }),
+                None => self.unsupported(
+                    format!("{at}.name"),
+                    format!("{named} is not in the snapshot"),
+                ),
+            }
+        }
+        loaded
+    }
+
+    fn pattern(&mut self, field: &str, conditions: Option<&proto::Match>) -> Pattern {
+        let Some(conditions) = conditions else {
+            return Pattern::default();
+        };
+        Pattern::compile(conditions).unwrap_or_else(|error| {
+            let field = format!("{field}.{}", error.field);
+            self.error(field, LoadErrorKind::InvalidPattern, error.message);
+            Pattern::default()
+        })
+    }
+
+    fn unsupported(&mut self, field: impl Into<String>, message: impl Into<String>) {
+        self.error(
+            field.into(),
+            LoadErrorKind::UnsupportedValue,
+            message.into(),
+        );
+    }
+
+    fn error(&mut self, field: String, kind: LoadErrorKind, message: String) {
+        self.errors.push(LoadError {
+            object: self.source.clone(),
+            field,
+            kind,
+            message,
+        });
+    }
+}
+
+// What tells one destination from another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Key<'a> {
+    namespace: &'a str,
+    name: &'a str,
+}
+
+impl<'a> Key<'a> {
+    fn of(object: &'a ObjectRef) -> Self {
+        Self {
+            namespace: &object.namespace,
+            name: &object.name,
+        }
+    }
+}
