@@ -1,0 +1,115 @@
+//! What is measured. A case is one entry here: its load, and its rules in the language of each relay that has them.
+
+use std::fmt::Write as _;
+
+use crate::{load::Names, relays::Relay};
+
+pub(crate) struct Case {
+    pub name: &'static str,
+    pub title: &'static str,
+    pub goal: &'static str,
+    /// How many destinations the rules refer to: `sink0`, `sink1`, …
+    pub sinks: usize,
+    /// How often each line arrives when none is lost, over all sinks.
+    pub copies: u64,
+    pub names: Names,
+    /// The rules, after the relay's own frame; `None` if this relay cannot say them.
+    pub rules: fn(Relay) -> Option<String>,
+}
+
+pub(crate) const CASES: [Case; 4] = [
+    Case {
+        name: "A",
+        title: "one route, one destination",
+        goal: "CPU ≤ 4 × HAProxy, 0 % lost, ≤ 100 MiB",
+        sinks: 1,
+        copies: 1,
+        names: Names::Repeat,
+        rules: |relay| {
+            Some(match relay {
+                Relay::HaProxy => "  server sink0 {sink0}\n".into(),
+                Relay::CarbonC => "match * send to sink0 stop;\n".into(),
+                Relay::Carbonway => carbonway_route("all", 0, "", "sink0"),
+            })
+        },
+    },
+    Case {
+        name: "C",
+        title: "200 regex routes that miss, one that hits, a catch-all",
+        goal: "CPU ≤ 1.3 × case A",
+        sinks: 2,
+        copies: 1,
+        names: Names::Repeat,
+        rules: |relay| regex_routes(relay, 200),
+    },
+    Case {
+        name: "D",
+        title: "10,000 regex routes that miss, one that hits, a catch-all, series seen before",
+        goal: "CPU ≤ 1.5 × case A",
+        sinks: 2,
+        copies: 1,
+        names: Names::Repeat,
+        rules: |relay| match relay {
+            Relay::CarbonC => None, // would take an hour
+            Relay::HaProxy | Relay::Carbonway => regex_routes(relay, 10_000),
+        },
+    },
+    Case {
+        name: "E",
+        title: "case C, every name new",
+        goal: "CPU ≤ 800 ns",
+        sinks: 2,
+        copies: 1,
+        names: Names::New,
+        rules: |relay| regex_routes(relay, 200),
+    },
+];
+
+impl Case {
+    pub(crate) fn named(name: &str) -> Option<&'static Self> {
+        CASES
+            .iter()
+            .find(|case| case.name.eq_ignore_ascii_case(name))
+    }
+}
+
+// `misses` routes for names that no line has, one that takes a fifth of the lines, and one for the rest.
+fn regex_routes(relay: Relay, misses: usize) -> Option<String> {
+    const HIT: &str = r"dc[0-3]\.(web|db|cache)-[0-9]+\.cpu";
+    let miss = |team| format!(r"^team{team}\..*\.(cpu|mem|disk)\.[a-z]+$");
+    let mut rules = String::new();
+    for route in 0..=misses {
+        let regex = if route == misses {
+            HIT.into()
+        } else {
+            miss(route)
+        };
+        match relay {
+            Relay::HaProxy => return None,
+            Relay::CarbonC => writeln!(rules, "match {regex} send to sink1 stop;").ok()?,
+            Relay::Carbonway => {
+                rules += &carbonway_route(&format!("r{route}"), 1, &regex, "sink1");
+            }
+        }
+    }
+    rules += &match relay {
+        Relay::HaProxy => return None,
+        Relay::CarbonC => "match * send to sink0 stop;\n".into(),
+        Relay::Carbonway => carbonway_route("rest", 0, "", "sink0"),
+    };
+    Some(rules)
+}
+
+fn carbonway_route(name: &str, priority: i32, regex: &str, destination: &str) -> String {
+    format!(
+        "---\n\
+         apiVersion: carbonway.io/v1alpha1\n\
+         kind: Route\n\
+         metadata: {{name: {name}}}\n\
+         spec:\n\
+         \x20 priority: {priority}\n\
+         \x20 match: {{regex: '{regex}'}}\n\
+         \x20 onMatch: Stop\n\
+         \x20 destinations: [{{name: {destination}}}]\n"
+    )
+}

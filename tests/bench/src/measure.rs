@@ -1,0 +1,173 @@
+//! One round: start a relay, flood it, wait until what it holds has come out, and read its bill.
+
+use std::{
+    collections::BTreeMap,
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::{
+    cases::Case,
+    load,
+    process::Process,
+    relays::{ADMIN, RELAY, Relay},
+    sink::Sinks,
+};
+
+const START_LIMIT: Duration = Duration::from_secs(60);
+// A relay that gave nothing for this long has nothing more to give.
+const QUIET: Duration = Duration::from_secs(3);
+const POLL: Duration = Duration::from_millis(2);
+
+/// What one round gave.
+pub(crate) struct Run {
+    pub cpu_ns_per_line: f64,
+    pub lines_per_second: f64,
+    pub lost_percent: f64,
+    pub peak_rss_mib: f64,
+    /// What a relay must never do, in words.
+    pub problems: Vec<String>,
+}
+
+pub(crate) fn measure(
+    case: &Case,
+    relay: Relay,
+    sinks: &Sinks,
+    lines: u64,
+    dir: &Path,
+) -> Result<Run> {
+    let log = dir.join(format!("{}.log", relay.name()));
+    let mut process = Process::start(relay.command(case, sinks, dir)?, &log)?;
+    let probes = send_probes(case, sinks, &mut process)?;
+    let before = sinks.tally();
+
+    let cpu_before = process.cpu()?;
+    let start = Instant::now();
+    let sent = load::send(RELAY, case.names, lines)?;
+    let due = sent * case.copies;
+    let last = wait_for(sinks, before.lines + due.lines);
+    let cpu = process.cpu()? - cpu_before;
+    process.still_runs()?;
+
+    let got = sinks.tally() - before;
+    let mut problems = Vec::new();
+    if got.lines > due.lines {
+        problems.push(format!("got {} lines of {}", got.lines, due.lines));
+    } else if got.lines == due.lines && got != due {
+        problems.push(format!("sent {due:?}, but got {got:?}"));
+    }
+    if relay == Relay::Carbonway {
+        problems.extend(wrong_accounts(
+            sent.lines + probes,
+            got.lines + probes * case.copies,
+        )?);
+    }
+    let run = Run {
+        cpu_ns_per_line: cpu.as_nanos() as f64 / sent.lines as f64,
+        lines_per_second: got.lines as f64 / case.copies as f64 / (last - start).as_secs_f64(),
+        lost_percent: 100.0 * due.lines.saturating_sub(got.lines) as f64 / due.lines as f64,
+        peak_rss_mib: process.peak_rss_mib()?,
+        problems: problems
+            .into_iter()
+            .map(|problem| format!("case {}, {}: {problem}", case.name, relay.name()))
+            .collect(),
+    };
+    drop(process);
+    wait_until(START_LIMIT, || Ok(sinks.connections() == 0))?;
+    Ok(run)
+}
+
+/// Sends lines, one at a time, until they come out: the relay is up and connected. Returns how many it took.
+fn send_probes(case: &Case, sinks: &Sinks, process: &mut Process) -> Result<u64> {
+    let before = sinks.tally().lines;
+    let mut stream = None;
+    wait_until(START_LIMIT, || {
+        process.still_runs()?;
+        stream = TcpStream::connect(RELAY).ok();
+        Ok(stream.is_some())
+    })?;
+    stream
+        .context("not connected")?
+        .write_all(b"bench.probe 1 1700000000\n")?;
+    wait_until(START_LIMIT, || {
+        process.still_runs()?;
+        Ok(sinks.tally().lines == before + case.copies)
+    })
+    .context("the first line did not arrive")?;
+    Ok(1)
+}
+
+/// When the sinks had `lines`, or the last line arrived before they went quiet.
+fn wait_for(sinks: &Sinks, lines: u64) -> Instant {
+    let (mut seen, mut last) = (sinks.tally().lines, Instant::now());
+    while seen < lines && last.elapsed() < QUIET {
+        thread::sleep(POLL);
+        let now = sinks.tally().lines;
+        if now != seen {
+            (seen, last) = (now, Instant::now());
+        }
+    }
+    last
+}
+
+fn wait_until(limit: Duration, mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
+    let start = Instant::now();
+    while !condition()? {
+        ensure!(start.elapsed() < limit, "waited for {limit:?}");
+        thread::sleep(POLL);
+    }
+    Ok(())
+}
+
+/// Compares Carbonway's own accounts with what was put in and what came out.
+fn wrong_accounts(sent: u64, got: u64) -> Result<Option<String>> {
+    let metrics = scrape()?;
+    let of = |name: &str| metrics.get(name).copied().unwrap_or(0);
+    let received = of("carbonway_lines_received_total");
+    let forwarded = of("carbonway_lines_forwarded_total");
+    let absorbed = of("carbonway_lines_absorbed_total");
+    let dropped = of("carbonway_lines_dropped_total");
+    let delivered = of("carbonway_destination_lines_sent_total");
+    let right = received == sent && received == forwarded + absorbed + dropped && delivered == got;
+    Ok((!right).then(|| {
+        format!(
+            "sent {sent}, and it says: received {received} = forwarded {forwarded} + absorbed {absorbed} \
+             + dropped {dropped}; got {got}, and it says: delivered {delivered}"
+        )
+    }))
+}
+
+/// Carbonway's metrics, each summed over its labels.
+fn scrape() -> Result<BTreeMap<String, u64>> {
+    let mut stream = TcpStream::connect(ADMIN).context("cannot ask for metrics")?;
+    stream.set_read_timeout(Some(START_LIMIT))?;
+    write!(
+        stream,
+        "GET /metrics HTTP/1.1\r\nHost: {ADMIN}\r\nConnection: close\r\n\r\n"
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    if !answer.starts_with("HTTP/1.1 200") {
+        bail!(
+            "/metrics answered: {}",
+            answer.lines().next().unwrap_or_default()
+        );
+    }
+    let mut metrics = BTreeMap::new();
+    for line in answer.lines().filter(|line| line.starts_with("carbonway_")) {
+        let Some((name, value)) = line.rsplit_once(' ') else {
+            continue;
+        };
+        let name = name.split('{').next().unwrap_or(name);
+        // Counters are whole numbers; anything else is none of ours.
+        if let Ok(value) = value.parse::<u64>() {
+            *metrics.entry(name.to_owned()).or_default() += value;
+        }
+    }
+    Ok(metrics)
+}
