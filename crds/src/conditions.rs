@@ -58,6 +58,8 @@ pub enum Reason {
     Conflicted,
     /// No Relay is named or labelled as the default, or the one named does not exist.
     NoMatchingRelay,
+    /// It refers to a Relay that is not valid.
+    RelayNotAccepted,
     /// It refers to a Destination that does not exist.
     DestinationNotFound,
     /// It refers to a Destination that is not valid.
@@ -84,6 +86,7 @@ impl Reason {
             Self::UnsupportedValue => "UnsupportedValue",
             Self::Conflicted => "Conflicted",
             Self::NoMatchingRelay => "NoMatchingRelay",
+            Self::RelayNotAccepted => "RelayNotAccepted",
             Self::DestinationNotFound => "DestinationNotFound",
             Self::DestinationNotAccepted => "DestinationNotAccepted",
             Self::NotReferenced => "NotReferenced",

@@ -1,1 +1,19 @@
+//! The operator: reads Carbonway's resources, compiles them into snapshots, hands these to relays, and reports on every
+//! object what is truly applied.
+//!
+//! ```text
+//! API server ─▶ watch ─▶ inputs ─▶ compile ─▶ publish ─▶ serve ══ gRPC ══▶ relays
+//!      ▲                              │                    │ acknowledgements
+//!      └───────── status ◀── conditions ◀──────────────── roster
+//! ```
+//!
+//! `inputs`, `compile` and `conditions` are pure and always built; the rest needs the feature `cluster`. The command line
+//! tool links just the pure part, so that what runs without a cluster is the same compilation.
 
+#![warn(missing_docs)]
+
+pub mod inputs;
+
+pub mod compile;
+
+pub mod conditions;

@@ -64,8 +64,9 @@ impl Loader {
     fn listeners(&mut self, listeners: &[proto::Listener]) -> Vec<Listener> {
         let (mut names, mut ports) = (BTreeSet::new(), BTreeSet::new());
         let mut loaded = Vec::new();
-        for (index, listener) in listeners.iter().enumerate() {
-            let at = |field: &str| format!("listeners[{index}].{field}");
+        for listener in listeners {
+            // By name: the snapshot has them sorted, the resource as people wrote them.
+            let at = |field: &str| format!("listeners[{}].{field}", listener.name);
             if !names.insert(&listener.name) {
                 self.unsupported(
                     at("name"),

@@ -59,12 +59,12 @@ fn all_errors_are_reported_at_once_with_their_objects_and_fields() {
     assert_eq!(
         said,
         [
-            "Relay d/edge: listeners[1].name: 'plain' is there twice: names are unique",
-            "Relay d/edge: listeners[1].port: 2003 is there twice: give each listener its own",
-            "Relay d/edge: listeners[1].plaintext.maxLineBytes: 65537 is out of range: use 64 to 65536",
-            "Relay d/edge: listeners[2].port: 70000 is not a port: use 1 to 65535",
-            "Relay d/edge: listeners[2].maxConnections: 0 lets nobody in: use at least 1",
-            "Relay d/edge: listeners[2].plaintext: no protocol is named: set plaintext",
+            "Relay d/edge: listeners[plain].name: 'plain' is there twice: names are unique",
+            "Relay d/edge: listeners[plain].port: 2003 is there twice: give each listener its own",
+            "Relay d/edge: listeners[plain].plaintext.maxLineBytes: 65537 is out of range: use 64 to 65536",
+            "Relay d/edge: listeners[x].port: 70000 is not a port: use 1 to 65535",
+            "Relay d/edge: listeners[x].maxConnections: 0 lets nobody in: use at least 1",
+            "Relay d/edge: listeners[x].plaintext: no protocol is named: set plaintext",
             "Blocklist d/b: entries[1]: no condition is set, which would drop every line: set at least one",
             "Blocklist d/b: entries[2].regex: '(' is not a regular expression: unclosed group",
             "Destination d/a: metadata.name: the destination is there twice: names and ids are unique",

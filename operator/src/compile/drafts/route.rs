@@ -1,0 +1,62 @@
+//! Route and Blocklist → their messages: the kinds that are made of matches.
+
+use crds::{Blocklist, Distribution, Match, OnMatch, Route};
+use relay_proto as proto;
+
+use crate::inputs::{Key, Kind};
+
+pub(super) fn message(route: &Route, key: &Key) -> proto::Route {
+    let spec = &route.spec;
+    let distribution = match spec.distribution {
+        Distribution::All => proto::Distribution::All,
+        Distribution::FirstMatch => proto::Distribution::FirstMatch,
+    };
+    proto::Route {
+        source: Some(key.to_ref()),
+        r#match: Some(matches(&spec.matches)),
+        stop: match spec.on_match {
+            OnMatch::Continue => false,
+            OnMatch::Stop => true,
+        },
+        unmatched_only: spec.unmatched_only,
+        distribution: distribution.into(),
+        targets: spec
+            .destinations
+            .iter()
+            .zip(destinations(route))
+            .map(|(target, destination)| proto::Target {
+                destination: Some(destination.to_ref()),
+                r#match: Some(matches(&target.matches)),
+            })
+            .collect(),
+    }
+}
+
+/// The Destinations that a route names, in its order.
+pub(super) fn destinations(route: &Route) -> Vec<Key> {
+    let namespace = route.metadata.namespace.as_deref().unwrap_or_default();
+    route
+        .spec
+        .destinations
+        .iter()
+        .map(|target| Key::new(Kind::Destination, namespace, target.name.as_str()))
+        .collect()
+}
+
+pub(super) fn blocklist(blocklist: &Blocklist, key: &Key) -> proto::Blocklist {
+    proto::Blocklist {
+        source: Some(key.to_ref()),
+        entries: blocklist.spec.entries.iter().map(matches).collect(),
+    }
+}
+
+fn matches(conditions: &Match) -> proto::Match {
+    proto::Match {
+        prefix: conditions.prefix.clone(),
+        not_prefix: conditions.not_prefix.clone(),
+        contains: conditions.contains.clone(),
+        not_contains: conditions.not_contains.clone(),
+        regex: conditions.regex.clone(),
+        not_regex: conditions.not_regex.clone(),
+    }
+}

@@ -1,0 +1,409 @@
+//! Apply these resources: expect this snapshot, these findings.
+
+use std::sync::Arc;
+
+use crds::{Blocklist, Destination, Relay, Route};
+use proptest::prelude::*;
+
+use super::*;
+use crate::inputs::Kind;
+
+const RELAY: &str = "
+kind: Relay
+metadata: {name: edge, labels: {carbonway.io/default: 'true'}}
+spec: {listeners: [{name: plain, port: 2003, plaintext: {}}]}
+";
+
+const GRAPHITE: &str = "
+kind: Destination
+metadata: {name: graphite, uid: 11-22}
+spec: {carbon: {address: 'graphite:2003'}}
+";
+
+const ALL: &str = "
+kind: Route
+metadata: {name: all, generation: 3}
+spec: {destinations: [{name: graphite}]}
+";
+
+#[test]
+fn a_route_goes_to_the_default_relay_with_its_destination() {
+    let compiled = apply(&[RELAY, GRAPHITE, ALL]);
+    let snapshot = &compiled.fleets[&relay("edge")].snapshot;
+    let listener = relay_proto::Listener {
+        name: "plain".into(),
+        port: 2003,
+        connections_max: 10_000,
+        protocol: Some(relay_proto::listener::Protocol::Plaintext(
+            relay_proto::Plaintext {
+                line_bytes_max: 65536,
+                idle_timeout_ms: 120_000,
+            },
+        )),
+    };
+    let graphite = relay_proto::ObjectRef::new("Destination", "d", "graphite");
+    let expected = Snapshot {
+        schema: 1,
+        relay: Some(relay_proto::ObjectRef::new("Relay", "d", "edge")),
+        listeners: vec![listener],
+        drain_timeout_ms: 30_000,
+        blocklists: vec![],
+        routes: vec![relay_proto::Route {
+            source: Some(relay_proto::ObjectRef::new("Route", "d", "all")),
+            r#match: Some(relay_proto::Match::default()),
+            stop: false,
+            unmatched_only: false,
+            distribution: relay_proto::Distribution::All.into(),
+            targets: vec![relay_proto::Target {
+                destination: Some(graphite.clone()),
+                r#match: Some(relay_proto::Match::default()),
+            }],
+        }],
+        destinations: vec![relay_proto::Destination {
+            source: Some(graphite),
+            id: "11-22".into(),
+            queue: Some(relay_proto::Queue {
+                bytes_max: 64 << 20,
+                when_full: relay_proto::WhenFull::DropNewest.into(),
+            }),
+            endpoint: Some(relay_proto::destination::Endpoint::Carbon(
+                relay_proto::Carbon {
+                    address: "graphite:2003".into(),
+                    connect_timeout_ms: 5_000,
+                    write_timeout_ms: 30_000,
+                },
+            )),
+        }],
+    };
+    assert_eq!(*snapshot, expected);
+    assert_eq!(
+        compiled.verdicts[&route("all")],
+        Verdict {
+            generation: 3,
+            accepted: Finding::new(Reason::Accepted, "valid and attached to Relay d/edge"),
+            resolved_refs: Finding::new(Reason::ResolvedRefs, "every reference resolves"),
+            fleets: BTreeSet::from([relay("edge")]),
+        }
+    );
+    assert_eq!(compiled.verdicts.len(), 3);
+}
+
+#[test]
+fn a_destination_without_uid_is_known_by_its_name() {
+    let compiled = apply(&[RELAY, &GRAPHITE.replace(", uid: 11-22", ""), ALL]);
+    assert_eq!(
+        compiled.fleets[&relay("edge")].snapshot.destinations[0].id,
+        "d/graphite"
+    );
+}
+
+#[test]
+fn routes_are_in_order_of_priority_then_name() {
+    let numbered = |name: &str, priority: i32| {
+        ALL.replace("name: all", &format!("name: {name}"))
+            .replace("spec: {", &format!("spec: {{priority: {priority}, "))
+    };
+    let compiled = apply(&[
+        RELAY,
+        GRAPHITE,
+        &numbered("b", 0),
+        &numbered("a", 0),
+        &numbered("z", 7),
+        &numbered("y", -7),
+    ]);
+    assert_eq!(routes_of(&compiled, "edge"), ["z", "a", "b", "y"]);
+}
+
+#[test]
+fn a_bad_pattern_leaves_out_its_route_alone() {
+    let bad = ALL
+        .replace("name: all", "name: bad")
+        .replace("spec: {", "spec: {match: {regex: '('}, ");
+    let compiled = apply(&[RELAY, GRAPHITE, ALL, &bad]);
+    assert_eq!(routes_of(&compiled, "edge"), ["all"]);
+    let verdict = &compiled.verdicts[&route("bad")];
+    assert_eq!(verdict.accepted.reason, Reason::InvalidPattern);
+    assert_eq!(verdict.accepted.field.as_deref(), Some("match.regex"));
+    assert_eq!(verdict.fleets, BTreeSet::new());
+    assert!(compiled.verdicts[&route("all")].failure().is_none());
+}
+
+#[test]
+fn a_bad_blocklist_says_all_that_is_wrong_with_it() {
+    let compiled = apply(&[
+        RELAY,
+        "
+kind: Blocklist
+metadata: {name: bad}
+spec: {entries: [{prefix: ok.}, {regex: '('}, {notRegex: '['}, {}]}
+",
+    ]);
+    let finding = &compiled.verdicts[&key(Kind::Blocklist, "bad")].accepted;
+    assert_eq!(finding.reason, Reason::InvalidPattern);
+    assert_eq!(finding.field.as_deref(), Some("entries[1].regex"));
+    for other in ["spec.entries[2].notRegex: ", "spec.entries[3]: "] {
+        assert!(finding.message.contains(other), "{}", finding.message);
+    }
+    assert_eq!(compiled.fleets[&relay("edge")].snapshot.blocklists, vec![]);
+}
+
+#[test]
+fn a_bad_destination_takes_along_the_routes_that_name_it() {
+    let bad = "
+kind: Destination
+metadata: {name: bad}
+spec: {carbon: {address: nowhere}}
+";
+    let both = "
+kind: Route
+metadata: {name: both}
+spec: {destinations: [{name: graphite}, {name: bad}]}
+";
+    let compiled = apply(&[RELAY, GRAPHITE, ALL, bad, both]);
+    assert_eq!(routes_of(&compiled, "edge"), ["all"]);
+    assert_eq!(
+        failure(&compiled, &key(Kind::Destination, "bad")).field,
+        Some("carbon.address".into())
+    );
+    assert_eq!(
+        *failure(&compiled, &route("both")),
+        Finding::at(
+            "destinations[1].name",
+            Reason::DestinationNotAccepted,
+            "Destination d/bad is not accepted, so the whole route is left out: see its status",
+        )
+    );
+    assert!(
+        compiled.verdicts[&key(Kind::Destination, "graphite")]
+            .failure()
+            .is_none()
+    );
+}
+
+#[test]
+fn a_destination_that_nothing_names_is_checked_and_in_no_snapshot() {
+    let bad = "
+kind: Destination
+metadata: {name: bad}
+spec: {file: {path: relative}}
+";
+    let compiled = apply(&[RELAY, GRAPHITE, bad]);
+    let graphite = &compiled.verdicts[&key(Kind::Destination, "graphite")];
+    assert_eq!((graphite.failure(), graphite.fleets.len()), (None, 0));
+    assert_eq!(
+        failure(&compiled, &key(Kind::Destination, "bad")).reason,
+        Reason::UnsupportedValue
+    );
+    assert_eq!(
+        compiled.fleets[&relay("edge")].snapshot.destinations,
+        vec![]
+    );
+}
+
+#[test]
+fn an_endpoint_must_be_one() {
+    let neither = "
+kind: Destination
+metadata: {name: neither}
+spec: {}
+";
+    let compiled = apply(&[neither]);
+    assert_eq!(
+        *failure(&compiled, &key(Kind::Destination, "neither")),
+        Finding::new(
+            Reason::UnsupportedValue,
+            "set exactly one endpoint: carbon or file"
+        )
+    );
+}
+
+#[test]
+fn a_route_that_names_a_missing_destination_is_left_out_whole() {
+    let missing = ALL.replace("{name: graphite}", "{name: graphite}, {name: gone}");
+    let compiled = apply(&[RELAY, GRAPHITE, &missing]);
+    assert_eq!(routes_of(&compiled, "edge"), Vec::<String>::new());
+    assert_eq!(
+        *failure(&compiled, &route("all")),
+        Finding::at(
+            "destinations[1].name",
+            Reason::DestinationNotFound,
+            "Destination d/gone does not exist, so the whole route is left out: create it, or name another",
+        )
+    );
+}
+
+#[test]
+fn an_object_without_relay_says_what_to_do() {
+    let unlabelled = RELAY.replace("labels: {carbonway.io/default: 'true'}", "labels: {}");
+    let compiled = apply(&[&unlabelled, GRAPHITE, ALL]);
+    assert_eq!(
+        *failure(&compiled, &route("all")),
+        Finding::new(
+            Reason::NoMatchingRelay,
+            "no Relay in namespace d is labelled carbonway.io/default=true: label one, or name a Relay in \
+             spec.relayRefs",
+        )
+    );
+    let elsewhere = ALL.replace("spec: {", "spec: {relayRefs: [{name: core}], ");
+    let compiled = apply(&[RELAY, GRAPHITE, &elsewhere]);
+    assert_eq!(
+        *failure(&compiled, &route("all")),
+        Finding::at(
+            "relayRefs",
+            Reason::NoMatchingRelay,
+            "Relay d/core does not exist: create it, or name one that exists",
+        )
+    );
+}
+
+#[test]
+fn a_route_runs_on_those_of_its_relays_that_exist() {
+    let both = ALL.replace(
+        "spec: {",
+        "spec: {relayRefs: [{name: core}, {name: edge}], ",
+    );
+    let compiled = apply(&[RELAY, GRAPHITE, &both]);
+    assert_eq!(routes_of(&compiled, "edge"), ["all"]);
+    let verdict = &compiled.verdicts[&route("all")];
+    assert!(verdict.accepted.is_true());
+    assert_eq!(verdict.resolved_refs.reason, Reason::NoMatchingRelay);
+}
+
+#[test]
+fn of_two_default_relays_the_first_by_name_wins_and_the_other_runs_what_names_it() {
+    let second = RELAY.replace("name: edge", "name: zone");
+    let named = ALL
+        .replace("name: all", "name: named")
+        .replace("spec: {", "spec: {relayRefs: [{name: zone}], ");
+    let compiled = apply(&[RELAY, &second, GRAPHITE, ALL, &named]);
+    assert_eq!(routes_of(&compiled, "edge"), ["all"]);
+    assert_eq!(routes_of(&compiled, "zone"), ["named"]);
+    let finding = failure(&compiled, &relay("zone"));
+    assert_eq!(finding.reason, Reason::Conflicted);
+    assert!(finding.message.contains("Relay d/edge is labelled"));
+    assert!(compiled.verdicts[&relay("edge")].failure().is_none());
+}
+
+#[test]
+fn a_bad_relay_has_no_snapshot_and_its_neighbour_is_unharmed() {
+    let bad = RELAY
+        .replace(
+            "name: edge, labels: {carbonway.io/default: 'true'}",
+            "name: core",
+        )
+        .replace("2003", "-1");
+    let both = ALL.replace(
+        "spec: {",
+        "spec: {relayRefs: [{name: core}, {name: edge}], ",
+    );
+    let compiled = apply(&[RELAY, &bad, GRAPHITE, &both]);
+    assert_eq!(compiled.fleets.len(), 1);
+    assert_eq!(routes_of(&compiled, "edge"), ["all"]);
+    assert_eq!(
+        *failure(&compiled, &relay("core")),
+        Finding::at(
+            "listeners[plain].port",
+            Reason::UnsupportedValue,
+            "-1 is negative: write a positive number"
+        )
+    );
+    assert_eq!(
+        failure(&compiled, &route("all")).reason,
+        Reason::RelayNotAccepted
+    );
+}
+
+#[test]
+fn what_the_loader_says_of_a_listener_is_the_relays_finding() {
+    let compiled = apply(&[&RELAY.replace("2003", "70000"), GRAPHITE, ALL]);
+    assert_eq!(compiled.fleets.len(), 0);
+    let finding = failure(&compiled, &relay("edge"));
+    assert_eq!(finding.field.as_deref(), Some("listeners[plain].port"));
+}
+
+#[test]
+fn namespaces_do_not_see_each_other() {
+    let elsewhere = ALL.replace("name: all", "name: all, namespace: other");
+    let compiled = apply(&[RELAY, GRAPHITE, &elsewhere]);
+    assert_eq!(routes_of(&compiled, "edge"), Vec::<String>::new());
+    let verdict = &compiled.verdicts[&Key::new(Kind::Route, "other", "all")];
+    assert_eq!(verdict.accepted.reason, Reason::NoMatchingRelay);
+    assert_eq!(verdict.resolved_refs.reason, Reason::DestinationNotFound);
+}
+
+proptest! {
+    #[test]
+    fn the_order_of_listing_does_not_reach_the_version(order in Just((0..12).collect::<Vec<usize>>()).prop_shuffle()) {
+        let objects = many();
+        let shuffled: Vec<&str> = order.iter().map(|i| objects[*i].as_str()).collect();
+        let sorted: Vec<&str> = objects.iter().map(String::as_str).collect();
+        prop_assert_eq!(apply(&shuffled), apply(&sorted));
+    }
+}
+
+fn many() -> Vec<String> {
+    let mut objects = vec![RELAY.to_owned(), RELAY.replace("edge", "zone")];
+    for i in 0..5 {
+        objects.push(
+            GRAPHITE
+                .replace("graphite", &format!("g{i}"))
+                .replace("11-22", &format!("u{i}")),
+        );
+        let route = ALL.replace("name: all", &format!("name: r{i}"));
+        objects.push(route.replace("name: graphite", &format!("name: g{}", 4 - i)));
+    }
+    objects
+}
+
+/// Compiles manifests, with `d` as the namespace of those that have none.
+fn apply(manifests: &[&str]) -> Compiled {
+    let (mut relays, mut destinations, mut routes, mut blocklists) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for manifest in manifests {
+        let manifest = format!("apiVersion: carbonway.io/v1alpha1\n{manifest}");
+        let manifest = match manifest.contains("namespace:") {
+            true => manifest,
+            false => manifest.replacen("metadata: {", "metadata: {namespace: d, ", 1),
+        };
+        if manifest.contains("kind: Relay") {
+            relays.push(Arc::new(
+                serde_saphyr::from_str::<Relay>(&manifest).unwrap(),
+            ));
+        } else if manifest.contains("kind: Destination") {
+            destinations.push(Arc::new(
+                serde_saphyr::from_str::<Destination>(&manifest).unwrap(),
+            ));
+        } else if manifest.contains("kind: Route") {
+            routes.push(Arc::new(
+                serde_saphyr::from_str::<Route>(&manifest).unwrap(),
+            ));
+        } else {
+            blocklists.push(Arc::new(
+                serde_saphyr::from_str::<Blocklist>(&manifest).unwrap(),
+            ));
+        }
+    }
+    compile(&Inputs::new(relays, destinations, routes, blocklists))
+}
+
+fn key(kind: Kind, name: &str) -> Key {
+    Key::new(kind, "d", name)
+}
+
+fn relay(name: &str) -> Key {
+    key(Kind::Relay, name)
+}
+
+fn route(name: &str) -> Key {
+    key(Kind::Route, name)
+}
+
+fn failure<'a>(compiled: &'a Compiled, key: &Key) -> &'a Finding {
+    compiled.verdicts[key].failure().expect("a failure")
+}
+
+fn routes_of(compiled: &Compiled, name: &str) -> Vec<String> {
+    let snapshot = &compiled.fleets[&relay(name)].snapshot;
+    let sources = snapshot.routes.iter().flat_map(|route| &route.source);
+    sources.map(|source| source.name.clone()).collect()
+}

@@ -1,0 +1,3 @@
+//! `carbonway-operator`: see the library.
+
+fn main() {}
