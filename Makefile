@@ -67,7 +67,7 @@ proto: ## Make the protobuf bindings from snapshot.proto
 
 .PHONY: chart
 chart: crds ## Bring the Helm chart's copy of the CRDs up to date
-	cp crds/yaml/*.yaml charts/carbonway/crds/
+	cp crds/yaml/*.yaml charts/carbonway/files/crds/
 
 .PHONY: image
 image: ## Build the container images into target/image, without a Docker engine
