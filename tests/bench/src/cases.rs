@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::{load::Names, relays::Relay};
+use crate::{load::Load, relays::Relay};
 
 pub(crate) struct Case {
     pub name: &'static str,
@@ -12,26 +12,23 @@ pub(crate) struct Case {
     pub sinks: usize,
     /// How often each line arrives when none is lost, over all sinks.
     pub copies: u64,
-    pub names: Names,
+    pub load: Load,
+    /// How many lines a round sends, unless told otherwise; in whole passes over the series.
+    pub lines: u64,
     /// The rules, after the relay's own frame; `None` if this relay cannot say them.
     pub rules: fn(Relay) -> Option<String>,
 }
 
-pub(crate) const CASES: [Case; 4] = [
+pub(crate) const CASES: [Case; 5] = [
     Case {
         name: "A",
         title: "one route, one destination",
         goal: "CPU ≤ 4 × HAProxy, 0 % lost, ≤ 100 MiB",
         sinks: 1,
         copies: 1,
-        names: Names::Repeat,
-        rules: |relay| {
-            Some(match relay {
-                Relay::HaProxy => "  server sink0 {sink0}\n".into(),
-                Relay::CarbonC => "match * send to sink0 stop;\n".into(),
-                Relay::Carbonway => carbonway_route("all", 0, "", "sink0"),
-            })
-        },
+        load: Load::Flood,
+        lines: 10_000_000,
+        rules: one_route,
     },
     Case {
         name: "C",
@@ -39,7 +36,8 @@ pub(crate) const CASES: [Case; 4] = [
         goal: "CPU ≤ 1.3 × case A",
         sinks: 2,
         copies: 1,
-        names: Names::Repeat,
+        load: Load::Flood,
+        lines: 10_000_000,
         rules: |relay| regex_routes(relay, 200),
     },
     Case {
@@ -48,7 +46,8 @@ pub(crate) const CASES: [Case; 4] = [
         goal: "CPU ≤ 1.5 × case A",
         sinks: 2,
         copies: 1,
-        names: Names::Repeat,
+        load: Load::Flood,
+        lines: 10_000_000,
         rules: |relay| match relay {
             Relay::CarbonC => None, // would take an hour
             Relay::HaProxy | Relay::Carbonway => regex_routes(relay, 10_000),
@@ -60,8 +59,21 @@ pub(crate) const CASES: [Case; 4] = [
         goal: "CPU ≤ 800 ns",
         sinks: 2,
         copies: 1,
-        names: Names::New,
+        load: Load::FloodOfNewNames,
+        lines: 5_000_000,
         rules: |relay| regex_routes(relay, 200),
+    },
+    Case {
+        name: "latency",
+        title: "case A at 200,000 lines per second",
+        goal: "99 % within 5 ms",
+        sinks: 1,
+        copies: 1,
+        load: Load::Paced {
+            lines_per_slice: 50,
+        },
+        lines: 2_000_000,
+        rules: one_route,
     },
 ];
 
@@ -71,6 +83,14 @@ impl Case {
             .iter()
             .find(|case| case.name.eq_ignore_ascii_case(name))
     }
+}
+
+fn one_route(relay: Relay) -> Option<String> {
+    Some(match relay {
+        Relay::HaProxy => "  server sink0 {sink0}\n".into(),
+        Relay::CarbonC => "match * send to sink0 stop;\n".into(),
+        Relay::Carbonway => carbonway_route("all", 0, "", "sink0"),
+    })
 }
 
 // `misses` routes for names that no line has, one that takes a fifth of the lines, and one for the rest.

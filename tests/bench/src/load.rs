@@ -1,10 +1,11 @@
-//! What goes in: lines of about 60 bytes, over a few connections at once, as fast as the relay takes them.
+//! What goes in: lines of about 60 bytes, over a few connections at once, as fast as the relay takes them or at a pace.
 
 use std::{
     io::Write as _,
     net::{SocketAddrV4, TcpStream},
+    ops::Range,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
@@ -15,25 +16,61 @@ const SERIES: u64 = 100_000;
 const CONNECTIONS: u64 = 4;
 // A relay may push back, but one that takes nothing for this long hangs.
 const STALL: Duration = Duration::from_secs(60);
+// At a pace, what is due is sent once in this time.
+const SLICE: Duration = Duration::from_millis(1);
 
-/// Whether the relay has seen a line's name before.
+/// How lines are sent, and what changes in them from one pass over the series to the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Names {
-    /// Each pass over the series has the same names.
-    Repeat,
-    /// Each pass has names that no pass before it had.
-    New,
+pub(crate) enum Load {
+    /// As fast as the relay takes them; every pass has the same names.
+    Flood,
+    /// As fast as the relay takes them; every pass has names that no pass before it had.
+    FloodOfNewNames,
+    /// A thousand times a second, on every connection, so many lines. Their value is when they were due: see [`Stamp`].
+    Paced { lines_per_slice: usize },
 }
 
-/// Sends whole passes over the series, about `lines` in all, and says what was sent.
+/// A value that says when its line was due: microseconds since a moment that sender and sink know, as a number of fixed
+/// width just before the timestamp.
+pub(crate) struct Stamp;
+
+impl Stamp {
+    pub(crate) const WIDTH: usize = 12;
+    /// A space, the timestamp, the newline.
+    pub(crate) const AFTER: usize = 12;
+
+    fn write(field: &mut [u8], since_epoch: Duration) {
+        field.copy_from_slice(format!("{:012}", since_epoch.as_micros()).as_bytes());
+    }
+
+    pub(crate) fn read(field: &[u8]) -> Option<Duration> {
+        let micros = str::from_utf8(field).ok()?.parse().ok()?;
+        Some(Duration::from_micros(micros))
+    }
+}
+
+/// Sends whole passes over the series, about `lines` in all, and says what was sent. Stamps count from `epoch`.
 ///
 /// # Errors
 /// The relay refused or closed a connection, or stopped reading.
-pub(crate) fn send(to: SocketAddrV4, names: Names, lines: u64) -> Result<Tally> {
+pub(crate) fn send(to: SocketAddrV4, load: Load, lines: u64, epoch: Instant) -> Result<Tally> {
     let passes = lines.div_ceil(SERIES);
     thread::scope(|scope| {
         let senders: Vec<_> = (0..CONNECTIONS)
-            .map(|connection| scope.spawn(move || send_share(to, names, passes, connection)))
+            .map(|connection| {
+                scope.spawn(move || {
+                    let stream = TcpStream::connect(to).context("cannot connect to the relay")?;
+                    stream.set_nodelay(true)?;
+                    stream.set_write_timeout(Some(STALL))?;
+                    let share = Share::new(connection);
+                    match load {
+                        Load::Flood | Load::FloodOfNewNames => flood(stream, share, load, passes),
+                        Load::Paced { lines_per_slice } => {
+                            pace(stream, share, lines_per_slice, passes, epoch)
+                        }
+                    }
+                })
+            })
             .collect();
         let mut sent = Tally::default();
         for sender in senders {
@@ -43,72 +80,106 @@ pub(crate) fn send(to: SocketAddrV4, names: Names, lines: u64) -> Result<Tally> 
     })
 }
 
-fn send_share(to: SocketAddrV4, names: Names, passes: u64, connection: u64) -> Result<Tally> {
-    let mut share = Share::new(connection);
-    let mut stream = TcpStream::connect(to).context("cannot connect to the relay")?;
-    stream.set_write_timeout(Some(STALL))?;
+fn flood(mut stream: TcpStream, mut share: Share, load: Load, passes: u64) -> Result<Tally> {
     let mut sent = Tally::default();
+    let mut tally = Tally::of(&share.text);
     for pass in 0..passes {
-        if names == Names::New {
+        if load == Load::FloodOfNewNames {
             share.rename(pass);
+            tally = Tally::of(&share.text);
         }
         stream
-            .write_all(&share.lines)
+            .write_all(&share.text)
             .context("the relay stopped reading")?;
-        sent += share.tally;
+        sent += tally;
+    }
+    Ok(sent)
+}
+
+// A slice is stamped with when it was due, not with when it was written: a relay that pushes back pays for that.
+fn pace(
+    mut stream: TcpStream,
+    mut share: Share,
+    lines_per_slice: usize,
+    passes: u64,
+    epoch: Instant,
+) -> Result<Tally> {
+    let mut sent = Tally::default();
+    let mut due = Instant::now();
+    for _ in 0..passes {
+        for first in (0..share.lines.len()).step_by(lines_per_slice) {
+            let slice = first..share.lines.len().min(first + lines_per_slice);
+            if let Some(early) = due.checked_duration_since(Instant::now()) {
+                thread::sleep(early);
+            }
+            let text = share.stamped(slice, due - epoch);
+            stream
+                .write_all(text)
+                .context("the relay stopped reading")?;
+            sent += Tally::of(text);
+            due += SLICE;
+        }
     }
     Ok(sent)
 }
 
 /// One pass over one connection's part of the series.
 struct Share {
-    lines: Vec<u8>,
-    /// Where in `lines` the part of each name starts that changes with the pass.
-    pass_fields: Vec<usize>,
-    tally: Tally,
+    text: Vec<u8>,
+    /// Where each line is in `text`.
+    lines: Vec<Range<usize>>,
 }
 
 impl Share {
+    // Where the part of a name starts that differs from pass to pass.
+    const PASS: usize = "servers.".len();
+
     fn new(connection: u64) -> Self {
         const ROLES: [&str; 5] = ["web", "db", "cache", "queue", "edge"];
         const LEAVES: [&str; 6] = [
             "cpu.user",
             "cpu.system",
             "mem.used",
-            "net.eth0.rx_bytes",
-            "disk.sda.await",
+            "eth0.rx",
+            "sda.await",
             "http.p99",
         ];
+        let mut text = Vec::new();
         let mut lines = Vec::new();
-        let mut pass_fields = Vec::new();
         for series in (connection..SERIES).step_by(CONNECTIONS as usize) {
             let leaf = LEAVES[(series % 6) as usize];
             let host = series / 6;
             let role = ROLES[(host % 5) as usize];
             let datacentre = host % 4;
-            lines.extend_from_slice(b"servers.");
-            pass_fields.push(lines.len());
-            let rest = format!(
-                "p000000.dc{datacentre}.{role}-{host:05}.{leaf} {}.{:02} 1700000000\n",
-                series % 1000,
-                series % 100
+            let value = format!("{}.{:02}", series % 1000, series % 100);
+            let line = format!(
+                "servers.p000000.dc{datacentre}.{role}-{host:05}.{leaf} {value:0>12} 1700000000\n"
             );
-            lines.extend_from_slice(rest.as_bytes());
+            lines.push(text.len()..text.len() + line.len());
+            text.extend_from_slice(line.as_bytes());
         }
-        let tally = Tally::of(&lines);
-        Self {
-            lines,
-            pass_fields,
-            tally,
-        }
+        Self { text, lines }
     }
 
     fn rename(&mut self, pass: u64) {
-        let digits = format!("p{pass:06}");
-        for at in &self.pass_fields {
-            self.lines[*at..at + digits.len()].copy_from_slice(digits.as_bytes());
+        let field = format!("p{pass:06}");
+        for line in &self.lines {
+            let start = line.start + Self::PASS;
+            self.text[start..start + field.len()].copy_from_slice(field.as_bytes());
         }
-        self.tally = Tally::of(&self.lines);
+    }
+
+    fn stamped(&mut self, lines: Range<usize>, since_epoch: Duration) -> &[u8] {
+        let lines = &self.lines[lines];
+        for line in lines {
+            let end = line.end - Stamp::AFTER;
+            Stamp::write(&mut self.text[end - Stamp::WIDTH..end], since_epoch);
+        }
+        match lines {
+            [first, .., last] => &self.text[first.start..last.end],
+            [only] => &self.text[only.clone()],
+            [] => &[],
+        }
     }
 }
 
@@ -120,7 +191,7 @@ mod tests {
     fn shares_make_one_pass_over_the_series() {
         let mut names: Vec<String> = (0..CONNECTIONS)
             .flat_map(|connection| {
-                let text = String::from_utf8(Share::new(connection).lines).unwrap();
+                let text = String::from_utf8(Share::new(connection).text).unwrap();
                 text.lines()
                     .map(|line| line.split(' ').next().unwrap().to_owned())
                     .collect::<Vec<_>>()
@@ -132,16 +203,28 @@ mod tests {
     }
 
     #[test]
-    fn renamed_pass_has_other_names_and_its_own_tally() {
-        let (first, mut second) = (Share::new(0), Share::new(0));
-        second.rename(1);
-        let line = |share: &Share| String::from_utf8_lossy(&share.lines[..60]).into_owned();
-        assert!(line(&first).starts_with("servers.p000000.dc0."));
-        assert!(line(&second).starts_with("servers.p000001.dc0."));
-        assert_eq!(second.tally.lines, first.tally.lines);
+    fn renamed_pass_differs_in_names_only() {
+        let mut share = Share::new(0);
+        share.rename(17);
+        let line = String::from_utf8_lossy(&share.text[share.lines[0].clone()]).into_owned();
         assert_eq!(
-            second.tally.byte_sum,
-            first.tally.byte_sum + first.tally.lines
+            line,
+            "servers.p000017.dc0.web-00000.cpu.user 000000000.00 1700000000\n"
         );
+    }
+
+    #[test]
+    fn slice_says_when_it_was_due() {
+        let mut share = Share::new(0);
+        let text = share.stamped(0..2, Duration::from_micros(1234)).to_vec();
+        let lines: Vec<_> = text.split_inclusive(|byte| *byte == b'\n').collect();
+        assert_eq!(lines.len(), 2);
+        for line in lines {
+            let end = line.len() - Stamp::AFTER;
+            assert_eq!(
+                Stamp::read(&line[end - Stamp::WIDTH..end]),
+                Some(Duration::from_micros(1234))
+            );
+        }
     }
 }

@@ -24,13 +24,13 @@ use crate::{
 };
 
 const USAGE: &str =
-    "bench [--cases A,C] [--only haproxy,carbon-c-relay,carbonway] [--lines 10000000] [--rounds 5]";
+    "bench [--cases A,C] [--only haproxy,carbon-c-relay,carbonway] [--lines N] [--rounds 5]";
 
 struct Options {
     cases: Vec<&'static Case>,
     relays: Vec<Relay>,
-    /// Per round; rounded down to whole passes over the series.
-    lines: u64,
+    /// Per round, in place of what each case has.
+    lines: Option<u64>,
     rounds: usize,
 }
 
@@ -52,7 +52,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options> {
     let mut options = Options {
         cases: vec![&CASES[0]],
         relays: Relay::ALL.into(),
-        lines: 10_000_000,
+        lines: None,
         rounds: 5,
     };
     while let Some(option) = arguments.next() {
@@ -60,7 +60,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options> {
         match option.as_str() {
             "--cases" => options.cases = list(&value, Case::named)?,
             "--only" => options.relays = list(&value, Relay::named)?,
-            "--lines" => options.lines = value.parse().context("--lines")?,
+            "--lines" => options.lines = Some(value.parse().context("--lines")?),
             "--rounds" => options.rounds = value.parse().context("--rounds")?,
             _ => bail!("{USAGE}"),
         }
@@ -95,11 +95,12 @@ fn run(options: &Options) -> Result<Vec<String>> {
     )?;
     let mut problems = Vec::new();
     for case in &options.cases {
+        let lines = options.lines.unwrap_or(case.lines);
         let mut runs = Vec::new();
         for round in 1..=options.rounds {
             for relay in options.relays.iter().filter(|relay| relay.has(case)) {
                 eprintln!("case {}, round {round}: {}", case.name, relay.name());
-                let run = measure::measure(case, *relay, &sinks, options.lines, dir)?;
+                let run = measure::measure(case, *relay, &sinks, lines, dir)?;
                 problems.extend(run.problems.iter().cloned());
                 runs.push((*relay, run));
             }

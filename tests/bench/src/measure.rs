@@ -13,10 +13,10 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::{
     cases::Case,
-    load,
+    load::{self, Load},
     process::Process,
     relays::{ADMIN, RELAY, Relay},
-    sink::Sinks,
+    sink::{Latency, Sinks},
 };
 
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -30,6 +30,8 @@ pub(crate) struct Run {
     pub lines_per_second: f64,
     pub lost_percent: f64,
     pub peak_rss_mib: f64,
+    /// From when a line was due to be sent; at a pace only.
+    pub latency: Option<Latency>,
     /// What a relay must never do, in words.
     pub problems: Vec<String>,
 }
@@ -45,10 +47,14 @@ pub(crate) fn measure(
     let mut process = Process::start(relay.command(case, sinks, dir)?, &log)?;
     let probes = send_probes(case, sinks, &mut process)?;
     let before = sinks.tally();
+    let epoch = Instant::now();
+    if let Load::Paced { .. } = case.load {
+        sinks.read_stamps(epoch);
+    }
 
     let cpu_before = process.cpu()?;
     let start = Instant::now();
-    let sent = load::send(RELAY, case.names, lines)?;
+    let sent = load::send(RELAY, case.load, lines, epoch)?;
     let due = sent * case.copies;
     let last = wait_for(sinks, before.lines + due.lines);
     let cpu = process.cpu()? - cpu_before;
@@ -72,6 +78,7 @@ pub(crate) fn measure(
         lines_per_second: got.lines as f64 / case.copies as f64 / (last - start).as_secs_f64(),
         lost_percent: 100.0 * due.lines.saturating_sub(got.lines) as f64 / due.lines as f64,
         peak_rss_mib: process.peak_rss_mib()?,
+        latency: sinks.latency(),
         problems: problems
             .into_iter()
             .map(|problem| format!("case {}, {}: {problem}", case.name, relay.name()))

@@ -17,33 +17,52 @@ struct Figure {
     name: &'static str,
     key: &'static str,
     decimals: usize,
-    of: fn(&Run) -> f64,
+    /// `None`: was not measured.
+    of: fn(&Run) -> Option<f64>,
 }
 
-const FIGURES: [Figure; 4] = [
+const FIGURES: [Figure; 7] = [
     Figure {
         name: "CPU, ns per line",
         key: "cpu_ns_per_line",
         decimals: 0,
-        of: |run| run.cpu_ns_per_line,
+        of: |run| Some(run.cpu_ns_per_line),
     },
     Figure {
         name: "lines per second",
         key: "lines_per_second",
         decimals: 0,
-        of: |run| run.lines_per_second,
+        of: |run| Some(run.lines_per_second),
     },
     Figure {
         name: "lost, %",
         key: "lost_percent",
         decimals: 2,
-        of: |run| run.lost_percent,
+        of: |run| Some(run.lost_percent),
     },
     Figure {
         name: "peak memory, MiB",
         key: "peak_rss_mib",
         decimals: 0,
-        of: |run| run.peak_rss_mib,
+        of: |run| Some(run.peak_rss_mib),
+    },
+    Figure {
+        name: "latency, median, ms",
+        key: "latency_p50_ms",
+        decimals: 2,
+        of: |run| Some(run.latency?.p50_ms),
+    },
+    Figure {
+        name: "latency, 99 %, ms",
+        key: "latency_p99_ms",
+        decimals: 2,
+        of: |run| Some(run.latency?.p99_ms),
+    },
+    Figure {
+        name: "latency, worst, ms",
+        key: "latency_max_ms",
+        decimals: 2,
+        of: |run| Some(run.latency?.max_ms),
     },
 ];
 
@@ -65,15 +84,18 @@ pub(crate) fn print(case: &Case, runs: &[(Relay, Run)], dir: &Path) -> Result<()
         table += &format!(" {} ({}×) |", relay.name(), runs.len());
     }
     table += &format!("\n|---|{}\n", "--:|".repeat(by_relay.len()));
-    for Figure {
-        name, decimals, of, ..
-    } in FIGURES
-    {
-        table += &format!("| {name} |");
-        for runs in by_relay.values() {
-            table += &format!(" {:.decimals$} |", median(runs, of));
+    for figure in FIGURES {
+        let medians: Vec<f64> = by_relay
+            .values()
+            .filter_map(|runs| median(&values(runs, &figure)))
+            .collect();
+        if medians.len() == by_relay.len() {
+            table += &format!("| {} |", figure.name);
+            for median in medians {
+                table += &format!(" {median:.*} |", figure.decimals);
+            }
+            table += "\n";
         }
-        table += "\n";
     }
     table += &format!("\ngoal: {}\n", case.goal);
     io::stdout().write_all(table.as_bytes())?;
@@ -86,10 +108,10 @@ fn to_json(case: &Case, by_relay: &BTreeMap<Relay, Vec<&Run>>) -> Result<String>
         let figures: serde_json::Map<_, _> = FIGURES
             .iter()
             .map(|figure| {
-                let all: Vec<f64> = runs.iter().map(|run| (figure.of)(run)).collect();
+                let rounds = values(runs, figure);
                 (
                     figure.key.to_owned(),
-                    json!({ "median": median(runs, figure.of), "rounds": all }),
+                    json!({ "median": median(&rounds), "rounds": rounds }),
                 )
             })
             .collect();
@@ -124,13 +146,26 @@ fn cpu_model() -> String {
         .unwrap_or_else(|| "unknown".to_owned())
 }
 
-fn median(runs: &[&Run], of: fn(&Run) -> f64) -> f64 {
-    let mut values: Vec<f64> = runs.iter().map(|run| of(run)).collect();
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    if values.len().is_multiple_of(2) {
-        (values[middle - 1] + values[middle]) / 2.0
-    } else {
-        values[middle]
+fn values(runs: &[&Run], figure: &Figure) -> Vec<f64> {
+    runs.iter().filter_map(|run| (figure.of)(run)).collect()
+}
+
+fn median(values: &[f64]) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let upper = *sorted.get(sorted.len() / 2)?;
+    let lower = sorted[(sorted.len() - 1) / 2];
+    Some((lower + upper) / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn median_is_the_middle_or_between_the_two() {
+        assert_eq!(median(&[]), None);
+        assert_eq!(median(&[3.0, 9.0, 1.0]), Some(3.0));
+        assert_eq!(median(&[4.0, 1.0, 3.0, 9.0]), Some(3.5));
     }
 }

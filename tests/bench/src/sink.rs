@@ -1,17 +1,20 @@
-//! What comes out: destinations that count.
+//! What comes out: destinations that count, and that tell how late a line is if asked to.
 
 use std::{
     io::Read as _,
     net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream},
     ops::{AddAssign, Mul, Sub},
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
+
+use crate::load::Stamp;
 
 const SINK_HOST: Ipv4Addr = Ipv4Addr::new(127, 77, 0, 2);
 const FIRST_PORT: u16 = 13000;
@@ -83,6 +86,54 @@ struct Counters {
     bytes: AtomicU64,
     byte_sum: AtomicU64,
     connections: AtomicU64,
+    delays: Mutex<Option<Delays>>,
+}
+
+/// How late lines were, in microseconds, each as often as it occurred.
+struct Delays {
+    epoch: Instant,
+    counts: Vec<u64>,
+}
+
+/// What the delays amount to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Latency {
+    pub p50_ms: f64,
+    pub p99_ms: f64,
+    pub max_ms: f64,
+}
+
+impl Delays {
+    // Later than this is as bad as this.
+    const LONGEST: Duration = Duration::from_secs(10);
+
+    fn new(epoch: Instant) -> Self {
+        Self {
+            epoch,
+            counts: vec![0; Self::LONGEST.as_micros() as usize + 1],
+        }
+    }
+
+    fn add(&mut self, delay: Duration) {
+        self.counts[delay.min(Self::LONGEST).as_micros() as usize] += 1;
+    }
+
+    fn latency(&self) -> Latency {
+        let total: u64 = self.counts.iter().sum();
+        let within = |rank: u64| {
+            let mut seen = 0;
+            let micros = self.counts.iter().position(|count| {
+                seen += count;
+                seen >= rank
+            });
+            micros.unwrap_or(0) as f64 / 1000.0
+        };
+        Latency {
+            p50_ms: within(total.div_ceil(2)),
+            p99_ms: within((total * 99).div_ceil(100)),
+            max_ms: within(total),
+        }
+    }
 }
 
 /// The sinks, until this program ends.
@@ -122,6 +173,23 @@ impl Sinks {
         }
     }
 
+    /// From here on every line has a stamp of its time since `epoch`.
+    pub(crate) fn read_stamps(&self, epoch: Instant) {
+        *self.delays() = Some(Delays::new(epoch));
+    }
+
+    /// What the stamps said, if they were read; they no longer are.
+    pub(crate) fn latency(&self) -> Option<Latency> {
+        self.delays().take().map(|delays| delays.latency())
+    }
+
+    fn delays(&self) -> MutexGuard<'_, Option<Delays>> {
+        self.counters
+            .delays
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// How many connections are open.
     pub(crate) fn connections(&self) -> u64 {
         self.counters.connections.load(Relaxed)
@@ -141,13 +209,32 @@ fn accept(listener: &TcpListener, counters: &Arc<Counters>) {
 }
 
 fn count(mut stream: TcpStream, counters: &Counters) {
-    let mut buffer = vec![0; 256 << 10];
+    // In front of what is read, the end of what was read before: a stamp may be cut in two.
+    const TAIL: usize = Stamp::WIDTH + Stamp::AFTER;
+    let mut buffer = vec![0; TAIL + (256 << 10)];
     // A relay that is killed resets the connection: the end, like any other.
-    while let Ok(length @ 1..) = stream.read(&mut buffer) {
-        let tally = Tally::of(&buffer[..length]);
+    while let Ok(length @ 1..) = stream.read(&mut buffer[TAIL..]) {
+        let read = &buffer[TAIL..TAIL + length];
+        let tally = Tally::of(read);
+        let mut delays = counters
+            .delays
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(delays) = delays.as_mut() {
+            let now = delays.epoch.elapsed();
+            let newlines = read.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
+            for (at, _) in newlines {
+                // `at` counts from behind the tail, so that the stamp of this line starts this far into the buffer.
+                let start = at + 1;
+                let stamp = Stamp::read(&buffer[start..start + Stamp::WIDTH]);
+                delays.add(stamp.map_or(Delays::LONGEST, |due| now.saturating_sub(due)));
+            }
+        }
+        drop(delays);
         counters.bytes.fetch_add(tally.bytes, Relaxed);
         counters.byte_sum.fetch_add(tally.byte_sum, Relaxed);
         counters.lines.fetch_add(tally.lines, Relaxed);
+        buffer.copy_within(length..TAIL + length, 0);
     }
 }
 
