@@ -1,1 +1,323 @@
+//! The data plane: lines come in at listeners, go through the engine, and out to destinations.
+//!
+//! ```text
+//! listen ─▶ connection (engine::process) ─▶ destinations::queue ─▶ destinations::sender ─▶ socket or file
+//!                     ▲
+//! control ─▶ Relay::apply ─▶ plan (table + queues), loaded anew for every block of lines
+//! ```
+//!
+//! A relay stands alone: it needs no operator and no API server to start, to restart or to run. `worker` holds the data
+//! threads; everything else runs beside them and never touches a line.
 
+mod admin;
+mod clock;
+mod config;
+mod connection;
+mod control;
+mod destinations;
+mod last_good;
+mod listen;
+pub mod logging;
+mod metrics;
+mod plan;
+mod worker;
+
+use std::net::IpAddr;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use arc_swap::ArcSwap;
+use relay_engine::Table;
+use relay_proto::{ObjectError, ObjectRef, Snapshot, Version};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, timeout_at};
+use tracing::{info, warn};
+
+pub use admin::{bind_admin, serve_admin};
+pub use config::{Config, RelayName, one_per_core};
+
+use crate::destinations::Registry;
+use crate::destinations::queue::Queue;
+use crate::listen::{Listeners, Listening};
+use crate::plan::{ActivePlan, Plan};
+use crate::worker::{Phase, Workers};
+
+/// How long a drain may take after its deadline, to count what is given up.
+const GIVE_UP_GRACE: Duration = Duration::from_secs(2);
+
+/// A relay at work. It runs on whatever snapshot was applied last; its owner decides where snapshots come from.
+pub struct Relay {
+    listen_address: IpAddr,
+    plan: ActivePlan,
+    workers: Workers,
+    registry: Registry,
+    listeners: Listeners,
+    view: View,
+    phase: watch::Sender<Phase>,
+    died: mpsc::Receiver<()>,
+    connections: OpenCount,
+    senders: OpenCount,
+}
+
+/// What the admin port may see of a relay.
+#[derive(Clone)]
+pub struct View {
+    plan: ActivePlan,
+    workers: Workers,
+    phase: watch::Receiver<Phase>,
+    shown: Arc<Mutex<Shown>>,
+}
+
+#[derive(Default)]
+struct Shown {
+    listeners: Vec<Arc<Listening>>,
+    destinations: Vec<(Arc<str>, Arc<Queue>)>,
+    applied: u64,
+    refused: u64,
+}
+
+/// What was left when a relay had stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drained {
+    /// Lines that could not be handed over in time. They are lost.
+    pub lines_lost: u64,
+}
+
+// Holders of the sender are open; the receiver knows when none is left.
+struct OpenCount {
+    open: mpsc::Sender<()>,
+    none_left: mpsc::Receiver<()>,
+}
+
+impl OpenCount {
+    fn new() -> Self {
+        let (open, none_left) = mpsc::channel(1);
+        Self { open, none_left }
+    }
+
+    async fn wait(self) {
+        let Self {
+            open,
+            mut none_left,
+        } = self;
+        drop(open);
+        // Nothing is ever sent: this ends when the last holder is gone.
+        let None = none_left.recv().await else { return };
+    }
+}
+
+impl Relay {
+    /// Starts the data threads. Nothing is listened on before a snapshot is applied.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub fn start(listen_address: IpAddr, threads: NonZeroUsize) -> anyhow::Result<Self> {
+        let plan: ActivePlan = Arc::new(ArcSwap::default());
+        let (phase, phases) = watch::channel(Phase::Running);
+        let (notice, died) = mpsc::channel(1);
+        let workers = Workers::start(threads.get(), &plan, &phases, &notice)
+            .context("cannot start the data threads")?;
+        let view = View {
+            plan: Arc::clone(&plan),
+            workers: workers.clone(),
+            phase: phases,
+            shown: Arc::default(),
+        };
+        Ok(Self {
+            listen_address,
+            plan,
+            workers,
+            registry: Registry::default(),
+            listeners: Listeners::default(),
+            view,
+            phase,
+            died,
+            connections: OpenCount::new(),
+            senders: OpenCount::new(),
+        })
+    }
+
+    /// Runs on `snapshot` from now on. Connections, listeners and queues that it does not concern are not touched.
+    ///
+    /// # Errors
+    /// Why it was refused, by the resource that caused it. Nothing has changed then.
+    pub async fn apply(
+        &mut self,
+        snapshot: &Snapshot,
+        version: Version,
+    ) -> Result<(), Vec<ObjectError>> {
+        let applied = self.try_apply(snapshot, version).await;
+        let mut shown = self.view.shown();
+        match &applied {
+            Ok(()) => shown.applied += 1,
+            Err(errors) => {
+                shown.refused += 1;
+                for error in errors {
+                    warn!(%version, %error, "snapshot refused");
+                }
+            }
+        }
+        applied
+    }
+
+    async fn try_apply(
+        &mut self,
+        snapshot: &Snapshot,
+        version: Version,
+    ) -> Result<(), Vec<ObjectError>> {
+        let table = Table::load(snapshot).map_err(|errors| {
+            let say = |error: relay_engine::LoadError| ObjectError {
+                source: Some(error.object),
+                field: error.field,
+                message: error.message,
+            };
+            errors.into_iter().map(say).collect::<Vec<_>>()
+        })?;
+        let prepared = self
+            .listeners
+            .prepare(table.listeners(), self.listen_address)
+            .map_err(|error| {
+                let field = format!("listeners[{}].port", error.index);
+                vec![ObjectError {
+                    source: snapshot.relay.clone(),
+                    field,
+                    message: error.to_string(),
+                }]
+            })?;
+        let mut new = Vec::new();
+        let producers = self
+            .registry
+            .reconcile(table.destinations(), &self.senders.open, &mut new);
+        let names = table
+            .destinations()
+            .iter()
+            .map(|destination| Arc::clone(&destination.name));
+        let queues = producers.iter().map(|producer| producer.queue());
+        self.view.shown().destinations = names.zip(queues).collect();
+        for sender in new {
+            self.workers.send(sender).await;
+        }
+        self.plan.store(Arc::new(Plan {
+            table,
+            producers,
+            version: Some(version),
+        }));
+        self.listeners
+            .commit(prepared, &self.workers, &self.connections.open);
+        self.view.shown().listeners = self.listeners.active();
+        info!(%version, "snapshot applied");
+        Ok(())
+    }
+
+    /// The version that is running.
+    pub fn version(&self) -> Option<Version> {
+        self.plan.load().version
+    }
+
+    /// What the admin port may see.
+    pub fn view(&self) -> View {
+        self.view.clone()
+    }
+
+    /// Resolves when a data thread has ended, which is never meant to happen.
+    pub async fn failed(&mut self) {
+        self.died.recv().await;
+    }
+
+    /// Stops, in this order, within the snapshot's drain time-out:
+    ///
+    /// 1. say that this relay is not ready;
+    /// 2. stop accepting; those whom the kernel let in already are served;
+    /// 3. read what senders have sent, and close their connections;
+    /// 4. hand over what waits for destinations;
+    /// 5. at the deadline, count what is left as lost.
+    pub async fn drain(mut self) -> Drained {
+        let deadline = Instant::now() + self.plan.load().table.drain_timeout();
+        info!("draining");
+        self.phase.send_replace(Phase::Reading);
+        self.listeners.close();
+        let (plan, destinations) = (Arc::clone(&self.plan), self.view.destinations());
+        let (connections, senders) = (self.connections, self.senders);
+        let mut listeners = self.listeners;
+        let handed_over = async {
+            listeners.closed().await;
+            connections.wait().await;
+            // Without a plan no queue has a producer: each closes, and its sender ends when it is empty.
+            plan.store(Arc::default());
+            drop(self.registry);
+            senders.wait().await;
+        };
+        let mut handed_over = std::pin::pin!(handed_over);
+        if timeout_at(deadline, &mut handed_over).await.is_err() {
+            self.phase.send_replace(Phase::GivingUp);
+            if timeout_at(Instant::now() + GIVE_UP_GRACE, &mut handed_over)
+                .await
+                .is_err()
+            {
+                warn!("a data thread does not answer; what it holds is lost uncounted");
+            }
+        }
+        let lost = |queue: &Queue| queue.figures().lost_at_shutdown();
+        let lines_lost = destinations.iter().map(|(_, queue)| lost(queue)).sum();
+        Drained { lines_lost }
+    }
+}
+
+impl View {
+    /// Whether this relay takes lines: it has a snapshot and is not on its way out.
+    pub fn is_ready(&self) -> bool {
+        self.plan.load().version.is_some() && *self.phase.borrow() == Phase::Running
+    }
+
+    fn shown(&self) -> std::sync::MutexGuard<'_, Shown> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn destinations(&self) -> Vec<(Arc<str>, Arc<Queue>)> {
+        self.shown().destinations.clone()
+    }
+}
+
+/// Runs a relay of a fleet until `shutdown` resolves: on the last good snapshot at first, then on what the operator offers.
+///
+/// # Errors
+/// It cannot start, or a part of it that must not end has ended.
+pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+    info!(?config, "starting");
+    let admin = bind_admin(config.admin_address).await?;
+    let mut relay = Relay::start(config.listen_address, config.threads())?;
+    let last_good = last_good::LastGood::new(&config.state_dir);
+    if let Some((snapshot, version)) = last_good.load()? {
+        info!(%version, "starting on the last good snapshot");
+        // A refusal is logged by `apply`; the operator has a better one, and until then this relay is not ready.
+        drop(relay.apply(&snapshot, version).await);
+    }
+    let relay_ref = ObjectRef::new("Relay", &config.relay.namespace, &config.relay.name);
+    let (client, mut offers) = control::Client::new(&config.operator, relay_ref, &config.pod)?;
+    let mut shutdown = std::pin::pin!(shutdown);
+    let mut admin = std::pin::pin!(serve_admin(admin, relay.view(), axum::Router::new()));
+    let mut client = std::pin::pin!(client.run(relay.version()));
+    loop {
+        tokio::select! {
+            () = &mut shutdown => break,
+            served = &mut admin => return served.context("the admin port ended"),
+            () = &mut client => anyhow::bail!("the operator's client ended"),
+            () = relay.failed() => anyhow::bail!("a data thread ended"),
+            Some(offer) = offers.recv() => {
+                let applied = relay.apply(&offer.snapshot, offer.version).await;
+                if applied.is_ok() && let Err(error) = last_good.save(&offer.encoded) {
+                    warn!(%error, "cannot save the snapshot; a restart without an operator would begin on an older one");
+                }
+                offer.answer(applied);
+            }
+        }
+    }
+    let drained = tokio::select! {
+        drained = relay.drain() => drained,
+        served = &mut admin => return served.context("the admin port ended"),
+    };
+    info!(lines_lost = drained.lines_lost, "stopped");
+    Ok(())
+}

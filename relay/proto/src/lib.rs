@@ -8,7 +8,7 @@ use std::fmt;
 
 use sha2::{Digest as _, Sha256};
 
-#[allow(missing_docs, clippy::all, clippy::wildcard_enum_match_arm, unreachable_pub, reason = "generated")]
+#[allow(missing_docs, clippy::all, clippy::allow_attributes_without_reason, clippy::wildcard_enum_match_arm, unreachable_pub, reason = "generated")]
 #[rustfmt::skip]
 #[path = "gen/carbonway.v1.rs"]
 mod generated;

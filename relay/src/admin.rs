@@ -1,0 +1,58 @@
+//! The admin port: is this relay alive, does it take lines, what has it counted.
+
+use std::io;
+use std::net::SocketAddr;
+
+use anyhow::Context as _;
+use axum::Router;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tracing::info;
+
+use crate::{View, metrics};
+
+/// Binds the admin port.
+///
+/// # Errors
+/// The address cannot be had.
+pub async fn bind_admin(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}, the admin address"))?;
+    info!(address = %listener.local_addr()?, "admin listening");
+    Ok(listener)
+}
+
+/// Serves `/livez`, `/readyz` and `/metrics` of a relay, and `more` beside them. Does not end by itself.
+///
+/// # Errors
+/// The listener failed.
+pub async fn serve_admin(listener: TcpListener, view: View, more: Router) -> io::Result<()> {
+    let ready = view.clone();
+    let router = Router::new()
+        .route("/livez", get(async || "ok\n"))
+        .route("/readyz", get(async move || readyz(&ready)))
+        .route("/metrics", get(async move || metrics(&view)))
+        .merge(more);
+    axum::serve(listener, router).await
+}
+
+fn readyz(view: &View) -> (StatusCode, &'static str) {
+    match view.is_ready() {
+        true => (StatusCode::OK, "ok\n"),
+        false => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "no snapshot yet, or draining\n",
+        ),
+    }
+}
+
+fn metrics(view: &View) -> impl IntoResponse + use<> {
+    const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    match metrics::encode(view) {
+        Ok(text) => (StatusCode::OK, [(header::CONTENT_TYPE, OPENMETRICS)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}

@@ -1,0 +1,285 @@
+//! One connection of a sender: bytes in, whole lines to the engine, what comes out to the queues.
+//!
+//! A connection owns no buffer but for the line that is not yet whole; it reads into its thread's. So ten thousand idle
+//! connections cost next to nothing.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::Shutdown;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Poll, ready};
+use std::time::Duration;
+
+use relay_engine::{Plaintext, Reason, Tally};
+use socket2::SockRef;
+use tokio::io::{AsyncRead as _, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::task::yield_now;
+use tokio::time::{Instant, sleep_until, timeout};
+use tracing::{debug, warn};
+
+use crate::clock;
+use crate::destinations::Producer;
+use crate::destinations::queue::Loss;
+use crate::listen::{Listening, Seat};
+use crate::worker::{Bench, LoadGuard, Phase, Scratch};
+
+/// Reads in a row before other connections of the thread have their turn.
+const READS_PER_TURN: usize = 4;
+
+/// When the relay stops, a connection on which nothing comes for this long has no more to say.
+const QUIET: Duration = Duration::from_millis(100);
+
+/// A line's beginning keeps no more memory than this once it is short again.
+const PARTIAL_KEPT_BYTES: usize = 4096;
+
+/// A connection on its way to a data thread.
+pub(crate) struct Accepted {
+    pub(crate) stream: std::net::TcpStream,
+    pub(crate) listening: Arc<Listening>,
+    /// Its place among the listener's connections.
+    pub(crate) seat: Seat,
+    pub(crate) load: Option<LoadGuard>,
+    /// Dropped when the connection is done.
+    pub(crate) open: mpsc::Sender<()>,
+}
+
+/// Serves a connection to its end.
+pub(crate) async fn serve(accepted: Accepted, bench: &Bench) {
+    let Accepted {
+        stream,
+        listening,
+        seat: _seat,
+        load: _load,
+        open: _open,
+    } = accepted;
+    let stream = match TcpStream::from_std(stream) {
+        Ok(stream) => stream,
+        Err(error) => return warn!(%error, "a connection cannot be served"),
+    };
+    let mut connection = Connection {
+        stream,
+        listening,
+        bench,
+        partial: Vec::new(),
+        skipping: false,
+        waiting: Vec::new(),
+    };
+    let end = connection.read_to_end().await;
+    connection.finish(end).await;
+}
+
+struct Connection<'a> {
+    stream: TcpStream,
+    listening: Arc<Listening>,
+    bench: &'a Bench,
+    // The line that is not yet whole.
+    partial: Vec<u8>,
+    // Within a line that is too long, which was counted already.
+    skipping: bool,
+    // Lines that had no room in queues that block.
+    waiting: Vec<Waiting>,
+}
+
+struct Waiting {
+    producer: Arc<Producer>,
+    lines: Vec<u8>,
+}
+
+// How a connection ended.
+enum End {
+    // The sender closed it, having said everything.
+    Clean,
+    // Nothing came for too long.
+    Idle,
+    // The relay or the listener stops.
+    Stopped,
+    Failed(io::Error),
+}
+
+impl Connection<'_> {
+    async fn read_to_end(&mut self) -> End {
+        let (bench, listening) = (self.bench, Arc::clone(&self.listening));
+        let mut stopping = pin!(async {
+            tokio::select! {
+                () = bench.reached(Phase::Reading) => {}
+                () = listening.stopped() => {}
+            }
+        });
+        let mut last_read = Instant::now();
+        let mut idle = pin!(idle_since(last_read, &listening));
+        let mut reads = 0;
+        loop {
+            let read = tokio::select! {
+                biased;
+                read = self.read_block() => read,
+                () = &mut stopping => return self.read_what_was_sent().await,
+                () = &mut idle => {
+                    if is_idle(last_read, &listening) {
+                        return End::Idle;
+                    }
+                    idle.set(idle_since(last_read, &listening));
+                    continue;
+                }
+            };
+            match read {
+                Ok(0) => return End::Clean,
+                Ok(_) => self.wait_for_room().await,
+                Err(error) => return End::Failed(error),
+            }
+            last_read = Instant::now();
+            reads += 1;
+            if reads % READS_PER_TURN == 0 {
+                yield_now().await;
+            }
+        }
+    }
+
+    // The relay stops: tells the sender so, and reads until it closes or falls silent.
+    async fn read_what_was_sent(&mut self) -> End {
+        if let Err(error) = SockRef::from(&self.stream).shutdown(Shutdown::Write) {
+            debug!(%error, "the sender is gone already");
+        }
+        let bench = self.bench;
+        let mut giving_up = pin!(bench.reached(Phase::GivingUp));
+        loop {
+            let read = tokio::select! {
+                biased;
+                () = &mut giving_up => return End::Stopped,
+                read = timeout(QUIET, self.read_block()) => read,
+            };
+            match read {
+                Err(_) => return End::Stopped,
+                Ok(Ok(0)) => return End::Clean,
+                Ok(Ok(_)) => self.wait_for_room().await,
+                Ok(Err(error)) => return End::Failed(error),
+            }
+        }
+    }
+
+    // Reads what there is, up to a buffer full, and processes the lines that are whole. Returns the bytes read; 0 at the end.
+    async fn read_block(&mut self) -> io::Result<usize> {
+        let bench = self.bench;
+        poll_fn(|context| {
+            let scratch = &mut *bench.scratch.borrow_mut();
+            let begun = self.partial.len();
+            scratch.buffer[..begun].copy_from_slice(&self.partial);
+            let mut buffer = ReadBuf::new(&mut scratch.buffer[begun..]);
+            ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer))?;
+            let read = buffer.filled().len();
+            if read > 0 {
+                self.process(scratch, begun + read);
+            }
+            Poll::Ready(Ok(read))
+        })
+        .await
+    }
+
+    fn process(&mut self, scratch: &mut Scratch, filled: usize) {
+        let Plaintext { line_bytes_max, .. } = self.listening.settings().plaintext;
+        let Scratch {
+            buffer,
+            engine,
+            outbox,
+        } = scratch;
+        let bytes = &buffer[..filled];
+        let mut tally = Tally::default();
+        let end = memchr::memrchr(b'\n', bytes).map_or(0, |newline| newline + 1);
+        let (mut block, rest) = bytes.split_at(end);
+        if self.skipping
+            && let Some(newline) = memchr::memchr(b'\n', block)
+        {
+            block = &block[newline + 1..];
+            self.skipping = false;
+        }
+        if !block.is_empty() {
+            let plan = self.bench.plan.load();
+            tally = engine.process(&plan.table, block, line_bytes_max, clock::now(), outbox);
+            outbox.drain(|destination, lines, count| {
+                let producer = plan.producer(destination);
+                let unplaced = producer.push(lines, count);
+                if unplaced > 0 {
+                    let producer = Arc::clone(producer);
+                    let lines = lines[lines.len() - unplaced..].to_vec();
+                    self.waiting.push(Waiting { producer, lines });
+                }
+            });
+        }
+        self.keep(rest, line_bytes_max, &mut tally);
+        self.bench.count(&self.listening.name, &tally);
+    }
+
+    // Keeps the beginning of a line for the next read.
+    fn keep(&mut self, rest: &[u8], line_bytes_max: usize, tally: &mut Tally) {
+        self.partial.clear();
+        if rest.len() < PARTIAL_KEPT_BYTES {
+            self.partial.shrink_to(PARTIAL_KEPT_BYTES);
+        }
+        if self.skipping {
+            return;
+        }
+        if rest.len() > line_bytes_max {
+            tally.drop_line(Reason::LineTooLong);
+            self.skipping = true;
+        } else {
+            self.partial.extend_from_slice(rest);
+        }
+    }
+
+    // Waits until every queue that blocks has taken its lines. This connection is not read meanwhile.
+    async fn wait_for_room(&mut self) {
+        for Waiting { producer, lines } in self.waiting.drain(..) {
+            let mut rest = lines.as_slice();
+            tokio::select! {
+                () = producer.push_all(&mut rest) => {}
+                () = self.bench.reached(Phase::GivingUp) => producer.give_up_offered(rest, Loss::Shutdown),
+            }
+        }
+    }
+
+    // A line that ends with its connection counts as a line if the sender closed in good order; otherwise it was cut.
+    async fn finish(&mut self, end: End) {
+        match &end {
+            End::Clean | End::Stopped => {}
+            End::Idle => {
+                debug!(listener = %self.listening.name, "closed a connection that was idle")
+            }
+            End::Failed(error) => {
+                debug!(listener = %self.listening.name, %error, "a connection failed")
+            }
+        }
+        if self.partial.is_empty() {
+            return;
+        }
+        if let End::Clean = end {
+            let bench = self.bench;
+            let scratch = &mut *bench.scratch.borrow_mut();
+            let length = self.partial.len();
+            scratch.buffer[..length].copy_from_slice(&self.partial);
+            scratch.buffer[length] = b'\n';
+            self.process(scratch, length + 1);
+        } else {
+            let mut tally = Tally::default();
+            tally.drop_line(Reason::Truncated);
+            self.bench.count(&self.listening.name, &tally);
+        }
+        self.wait_for_room().await;
+    }
+}
+
+async fn idle_since(last_read: Instant, listening: &Listening) {
+    match listening.settings().plaintext.idle_timeout {
+        Some(limit) => sleep_until(last_read + limit).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn is_idle(last_read: Instant, listening: &Listening) -> bool {
+    listening
+        .settings()
+        .plaintext
+        .idle_timeout
+        .is_some_and(|limit| last_read.elapsed() >= limit)
+}

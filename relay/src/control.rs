@@ -1,0 +1,209 @@
+//! The operator's client: keeps a stream open, hands on what is offered, and answers.
+//!
+//! It knows nothing of what a snapshot means. When the stream ends for whatever reason it comes back, after a wait that is
+//! drawn at random so that a fleet does not come back all at once.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use relay_proto::config_sync_client::ConfigSyncClient;
+use relay_proto::{
+    Answer, FromRelay, Hello, Message as _, ObjectError, ObjectRef, Offer, SCHEMA,
+    SNAPSHOT_BYTES_MAX, Snapshot, Version, from_relay, to_relay,
+};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status, Streaming};
+use tracing::{info, warn};
+
+const BACK_OFF_MIN: Duration = Duration::from_millis(200);
+const BACK_OFF_MAX: Duration = Duration::from_secs(30);
+
+/// A stream that lasted this long was a good one: the next back-off begins anew.
+const GOOD_STREAM: Duration = Duration::from_secs(60);
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Room in a message beside the snapshot.
+const MESSAGE_OVERHEAD_BYTES: usize = 1 << 10;
+
+/// The operator's client.
+pub(crate) struct Client {
+    endpoint: Endpoint,
+    hello: Hello,
+    offers: mpsc::Sender<Offered>,
+}
+
+/// A snapshot from the operator, waiting to be applied.
+pub(crate) struct Offered {
+    pub(crate) snapshot: Snapshot,
+    pub(crate) version: Version,
+    pub(crate) encoded: Bytes,
+    reply: oneshot::Sender<Result<(), Vec<ObjectError>>>,
+}
+
+impl Offered {
+    /// Says what became of it.
+    pub(crate) fn answer(self, applied: Result<(), Vec<ObjectError>>) {
+        // If the stream is gone by now, the next hello tells the operator as well.
+        drop(self.reply.send(applied));
+    }
+}
+
+impl Client {
+    /// A client that speaks for `pod` of `relay`, and the offers that it will get.
+    pub(crate) fn new(
+        operator: &str,
+        relay: ObjectRef,
+        pod: &str,
+    ) -> anyhow::Result<(Self, mpsc::Receiver<Offered>)> {
+        let endpoint = Endpoint::from_shared(operator.to_owned())
+            .with_context(|| {
+                format!("'{operator}' is not an operator's address: write http://HOST:PORT")
+            })?
+            .connect_timeout(CONNECT_TIMEOUT)
+            .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+            .keep_alive_while_idle(true);
+        let hello = Hello {
+            relay: Some(relay),
+            pod: pod.to_owned(),
+            schema_max: SCHEMA,
+            active_version: Vec::new(),
+            build: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let (offers, receiver) = mpsc::channel(1);
+        Ok((
+            Self {
+                endpoint,
+                hello,
+                offers,
+            },
+            receiver,
+        ))
+    }
+
+    /// Stays in touch. `active` is the version that is running at first. Does not end while the offers are received.
+    pub(crate) async fn run(mut self, active: Option<Version>) {
+        self.set_active(active);
+        let mut back_off = BACK_OFF_MIN;
+        while !self.offers.is_closed() {
+            let began = Instant::now();
+            let Err(status) = self.follow().await;
+            if began.elapsed() >= GOOD_STREAM {
+                back_off = BACK_OFF_MIN;
+            }
+            let wait = back_off.mul_f64(fastrand::f64());
+            let (code, error) = (status.code(), status.message());
+            warn!(operator = %self.endpoint.uri(), ?code, %error, retry_in = ?wait, "lost the operator");
+            tokio::time::sleep(wait).await;
+            back_off = (back_off * 2).min(BACK_OFF_MAX);
+        }
+    }
+
+    // One stream, to its end.
+    async fn follow(&mut self) -> Result<std::convert::Infallible, Status> {
+        let channel = self.endpoint.connect().await.map_err(|error| {
+            Status::unavailable(format!("cannot connect: {}", with_causes(&error)))
+        })?;
+        let (outbound, mut inbound) = self.open(channel).await?;
+        info!(operator = %self.endpoint.uri(), "connected to the operator");
+        loop {
+            let message = inbound
+                .message()
+                .await?
+                .ok_or_else(|| Status::unavailable("the stream ended"))?;
+            let Some(to_relay::Message::Offer(offer)) = message.message else {
+                // From a newer operator; what matters to this release comes as something it knows.
+                continue;
+            };
+            let answer = self.take(offer).await?;
+            let message = FromRelay {
+                message: Some(from_relay::Message::Answer(answer)),
+            };
+            outbound
+                .send(message)
+                .await
+                .map_err(|_| Status::unavailable("the stream ended"))?;
+        }
+    }
+
+    async fn open(
+        &self,
+        channel: Channel,
+    ) -> Result<(mpsc::Sender<FromRelay>, Streaming<relay_proto::ToRelay>), Status> {
+        let (outbound, messages) = mpsc::channel(1);
+        let hello = FromRelay {
+            message: Some(from_relay::Message::Hello(self.hello.clone())),
+        };
+        outbound
+            .send(hello)
+            .await
+            .map_err(|_| Status::internal("the channel is new"))?;
+        let mut client = ConfigSyncClient::new(channel)
+            .max_decoding_message_size(SNAPSHOT_BYTES_MAX + MESSAGE_OVERHEAD_BYTES);
+        let inbound = client
+            .sync(ReceiverStream::new(messages))
+            .await?
+            .into_inner();
+        Ok((outbound, inbound))
+    }
+
+    async fn take(&mut self, offer: Offer) -> Result<Answer, Status> {
+        let version = Version::of(&offer.snapshot);
+        let errors = match decode(&offer, version) {
+            Err(message) => vec![ObjectError {
+                source: None,
+                field: "snapshot".to_owned(),
+                message,
+            }],
+            Ok(snapshot) => {
+                let (reply, applied) = oneshot::channel();
+                let encoded = offer.snapshot.clone();
+                let offered = Offered {
+                    snapshot,
+                    version,
+                    encoded,
+                    reply,
+                };
+                let stopping = || Status::new(Code::Cancelled, "the relay stops");
+                self.offers.send(offered).await.map_err(|_| stopping())?;
+                match applied.await.map_err(|_| stopping())? {
+                    Ok(()) => {
+                        self.set_active(Some(version));
+                        Vec::new()
+                    }
+                    Err(errors) => errors,
+                }
+            }
+        };
+        Ok(Answer {
+            nonce: offer.nonce,
+            version: offer.version,
+            errors,
+        })
+    }
+
+    fn set_active(&mut self, active: Option<Version>) {
+        self.hello.active_version = active
+            .map(|version| version.as_bytes().to_vec())
+            .unwrap_or_default();
+    }
+}
+
+fn decode(offer: &Offer, version: Version) -> Result<Snapshot, String> {
+    if offer.version != version.as_bytes() {
+        return Err("its bytes are not those of its version: it was damaged on the way".to_owned());
+    }
+    Snapshot::decode(offer.snapshot.clone()).map_err(|error| format!("it cannot be read: {error}"))
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}

@@ -1,0 +1,407 @@
+//! What waits in memory for one destination: whole lines in chunks, bounded in bytes.
+//!
+//! Workers push runs of lines, the destination's one sender takes chunks out and says when their bytes were handed over;
+//! until then they count as queued. All figures change under one lock, so at any moment
+//! `offered = sent + dropped + queued lines`.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use relay_engine::WhenFull;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+/// What a new chunk has room for, in bytes. Small pushes fill the last chunk up, so that memory follows the bytes queued;
+/// a write of one chunk is large enough that the system call no longer counts.
+const CHUNK_BYTES: usize = 64 << 10;
+
+/// One destination's queue.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    state: Mutex<State>,
+    filled: Notify,
+    emptied: Notify,
+    // No producer is left: what is in here is all that will come.
+    closed: CancellationToken,
+}
+
+#[derive(Debug)]
+struct State {
+    limits: relay_engine::Queue,
+    chunks: VecDeque<Filling>,
+    figures: Figures,
+}
+
+// Whole lines, each with its newline, and room for more.
+#[derive(Debug)]
+struct Filling {
+    bytes: Vec<u8>,
+    lines: u64,
+}
+
+/// Whole lines, each with its newline, on their way out.
+#[derive(Clone, Debug)]
+pub(crate) struct Chunk {
+    pub(crate) bytes: Bytes,
+    pub(crate) lines: u64,
+}
+
+/// A queue's figures at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Figures {
+    /// Lines that workers brought.
+    pub(crate) offered: u64,
+    /// Lines whose bytes were handed over.
+    pub(crate) sent: u64,
+    /// Lines dropped, by [`Loss`].
+    pub(crate) dropped: [u64; Loss::ALL.len()],
+    /// Lines that wait, those with the sender included.
+    pub(crate) queue_lines: u64,
+    /// Their bytes.
+    pub(crate) queue_bytes: u64,
+    /// Whether the sender has a connection.
+    pub(crate) connected: bool,
+}
+
+impl Figures {
+    /// Lines that were lost because the relay stopped.
+    pub(crate) fn lost_at_shutdown(&self) -> u64 {
+        self.dropped[Loss::Shutdown as usize]
+    }
+}
+
+/// Why a destination did not get a line that was forwarded to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Loss {
+    /// The queue was full.
+    QueueFull,
+    /// The destination was removed, and what waited for it could not be handed over in time.
+    Removed,
+    /// The relay stopped, and what waited could not be handed over in time.
+    Shutdown,
+}
+
+impl Loss {
+    pub(crate) const ALL: [Self; 3] = [Self::QueueFull, Self::Removed, Self::Shutdown];
+
+    /// The loss as a metric label.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::QueueFull => "queue_full",
+            Self::Removed => "removed",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
+impl Queue {
+    pub(crate) fn new(limits: relay_engine::Queue) -> Self {
+        let state = State {
+            limits,
+            chunks: VecDeque::new(),
+            figures: Figures::default(),
+        };
+        Self {
+            state: Mutex::new(state),
+            filled: Notify::new(),
+            emptied: Notify::new(),
+            closed: CancellationToken::new(),
+        }
+    }
+
+    /// Takes `lines` lines in. Returns how many bytes of them had no room and must wait (`WhenFull::Block` only): the last
+    /// ones, from a line's start on. They are not counted yet.
+    #[must_use = "what had no room must be pushed again"]
+    pub(crate) fn push(&self, bytes: &[u8], lines: u64) -> usize {
+        let mut state = self.lock();
+        let room = state
+            .limits
+            .bytes_max
+            .saturating_sub(state.figures.queue_bytes as usize);
+        let (fitting, fitting_lines) = match bytes.len() <= room {
+            true => (bytes, lines),
+            false => whole_lines(bytes, room, state.figures.queue_bytes == 0),
+        };
+        if !fitting.is_empty() {
+            state.append(fitting, fitting_lines);
+            self.filled.notify_one();
+        }
+        let waiting = bytes.len() - fitting.len();
+        match state.limits.when_full {
+            WhenFull::Block => waiting,
+            WhenFull::DropNewest => {
+                state.drop_offered(lines - fitting_lines, Loss::QueueFull);
+                0
+            }
+        }
+    }
+
+    /// Takes lines in, waiting for room as often as it needs to. `bytes` becomes what has had no room yet.
+    pub(crate) async fn push_all(&self, bytes: &mut &[u8]) {
+        loop {
+            let room = self.emptied.notified();
+            let lines = memchr::memchr_iter(b'\n', bytes).count() as u64;
+            let waiting = self.push(bytes, lines);
+            *bytes = &bytes[bytes.len() - waiting..];
+            if waiting == 0 {
+                return;
+            }
+            room.await;
+        }
+    }
+
+    /// Counts lines that were to be pushed and never will be.
+    pub(crate) fn give_up_offered(&self, bytes: &[u8], loss: Loss) {
+        self.lock()
+            .drop_offered(memchr::memchr_iter(b'\n', bytes).count() as u64, loss);
+    }
+
+    /// Moves waiting chunks to `taken`, up to about `bytes_max` bytes. Waits for the first. Returns `false` once the queue is
+    /// closed and empty.
+    pub(crate) async fn take(&self, taken: &mut VecDeque<Chunk>, bytes_max: usize) -> bool {
+        loop {
+            {
+                let mut state = self.lock();
+                let mut bytes = 0;
+                while let Some(Filling {
+                    bytes: filled,
+                    lines,
+                }) = state.chunks.pop_front()
+                {
+                    bytes += filled.len();
+                    taken.push_back(Chunk {
+                        bytes: filled.into(),
+                        lines,
+                    });
+                    if bytes >= bytes_max {
+                        break;
+                    }
+                }
+                if bytes > 0 {
+                    return true;
+                }
+                if self.closed.is_cancelled() {
+                    return false;
+                }
+            }
+            tokio::select! {
+                () = self.filled.notified() => {}
+                () = self.closed.cancelled() => {}
+            }
+        }
+    }
+
+    /// Counts lines that were taken as handed over.
+    pub(crate) fn sent(&self, bytes: usize, lines: u64) {
+        let mut state = self.lock();
+        state.figures.sent += lines;
+        state.release(bytes, lines);
+        drop(state);
+        self.emptied.notify_waiters();
+    }
+
+    /// Drops everything that waits and `taken`, which the sender holds.
+    pub(crate) fn give_up(&self, taken: &mut VecDeque<Chunk>, loss: Loss) -> u64 {
+        let mut state = self.lock();
+        let mut lost = Vec::new();
+        lost.extend(
+            taken
+                .drain(..)
+                .map(|chunk| (chunk.bytes.len(), chunk.lines)),
+        );
+        lost.extend(
+            state
+                .chunks
+                .drain(..)
+                .map(|chunk| (chunk.bytes.len(), chunk.lines)),
+        );
+        let mut lines = 0;
+        for (bytes, chunk_lines) in lost {
+            lines += chunk_lines;
+            state.release(bytes, chunk_lines);
+        }
+        state.figures.dropped[loss as usize] += lines;
+        drop(state);
+        self.emptied.notify_waiters();
+        lines
+    }
+
+    pub(crate) fn set_limits(&self, limits: relay_engine::Queue) {
+        self.lock().limits = limits;
+        // Those who wait may have room, or may no longer have to wait.
+        self.emptied.notify_waiters();
+    }
+
+    pub(crate) fn set_connected(&self, connected: bool) {
+        self.lock().figures.connected = connected;
+    }
+
+    /// Says that no line will come any more.
+    pub(crate) fn close(&self) {
+        self.closed.cancel();
+    }
+
+    /// Resolves when no line will come any more.
+    pub(crate) async fn closed(&self) {
+        self.closed.cancelled().await;
+    }
+
+    /// Resolves when no line will come any more and none waits. Only for when nothing is being sent.
+    pub(crate) async fn finished(&self) {
+        self.closed().await;
+        if self.figures().queue_lines > 0 {
+            std::future::pending().await
+        }
+    }
+
+    pub(crate) fn figures(&self) -> Figures {
+        self.lock().figures
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it holds the lock; if something did, the figures are still the best there are.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn append(&mut self, bytes: &[u8], lines: u64) {
+        let has_room = |chunk: &Filling| chunk.bytes.capacity() - chunk.bytes.len() >= bytes.len();
+        if !self.chunks.back().is_some_and(has_room) {
+            let bytes = Vec::with_capacity(bytes.len().max(CHUNK_BYTES));
+            self.chunks.push_back(Filling { bytes, lines: 0 });
+        }
+        if let Some(chunk) = self.chunks.back_mut() {
+            chunk.bytes.extend_from_slice(bytes);
+            chunk.lines += lines;
+        }
+        self.figures.offered += lines;
+        self.figures.queue_lines += lines;
+        self.figures.queue_bytes += bytes.len() as u64;
+    }
+
+    fn drop_offered(&mut self, lines: u64, loss: Loss) {
+        self.figures.offered += lines;
+        self.figures.dropped[loss as usize] += lines;
+    }
+
+    fn release(&mut self, bytes: usize, lines: u64) {
+        self.figures.queue_lines -= lines;
+        self.figures.queue_bytes -= bytes as u64;
+    }
+}
+
+// The whole lines at the front that fit in `room` bytes, and how many they are. One line fits in any case if the queue is
+// empty, or it would wait for ever.
+fn whole_lines(bytes: &[u8], room: usize, is_empty: bool) -> (&[u8], u64) {
+    let mut end = memchr::memrchr(b'\n', &bytes[..room]).map_or(0, |newline| newline + 1);
+    if end == 0 && is_empty {
+        end = memchr::memchr(b'\n', bytes).map_or(bytes.len(), |newline| newline + 1);
+    }
+    let fitting = &bytes[..end];
+    (fitting, memchr::memchr_iter(b'\n', fitting).count() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queue(bytes_max: usize, when_full: WhenFull) -> Queue {
+        Queue::new(relay_engine::Queue {
+            bytes_max,
+            when_full,
+        })
+    }
+
+    fn figures(offered: u64, sent: u64, full: u64, lines: u64, bytes: u64) -> Figures {
+        let dropped = [full, 0, 0];
+        Figures {
+            offered,
+            sent,
+            dropped,
+            queue_lines: lines,
+            queue_bytes: bytes,
+            connected: false,
+        }
+    }
+
+    async fn take_all(queue: &Queue) -> String {
+        let mut taken = VecDeque::new();
+        assert!(queue.take(&mut taken, usize::MAX).await);
+        let mut text = Vec::new();
+        for chunk in taken {
+            queue.sent(chunk.bytes.len(), chunk.lines);
+            text.extend_from_slice(&chunk.bytes);
+        }
+        String::from_utf8(text).unwrap()
+    }
+
+    #[tokio::test]
+    async fn lines_come_out_as_they_went_in() {
+        let queue = queue(100, WhenFull::DropNewest);
+        assert_eq!(queue.push(b"a 1 1\nb 1 1\n", 2), 0);
+        assert_eq!(queue.push(b"c 1 1\n", 1), 0);
+        assert_eq!(queue.figures(), figures(3, 0, 0, 3, 18));
+        assert_eq!(take_all(&queue).await, "a 1 1\nb 1 1\nc 1 1\n");
+        assert_eq!(queue.figures(), figures(3, 3, 0, 0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_drops_the_newest_lines_and_counts_them() {
+        let queue = queue(15, WhenFull::DropNewest);
+        assert_eq!(queue.push(b"a 1 1\nb 1 1\nc 1 1\nd 1 1\n", 4), 0);
+        assert_eq!(queue.figures(), figures(4, 0, 2, 2, 12));
+        assert_eq!(take_all(&queue).await, "a 1 1\nb 1 1\n");
+    }
+
+    #[tokio::test]
+    async fn lines_with_the_sender_still_count_as_queued() {
+        let queue = queue(12, WhenFull::DropNewest);
+        assert_eq!(queue.push(b"a 1 1\nb 1 1\n", 2), 0);
+        let mut taken = VecDeque::new();
+        assert!(queue.take(&mut taken, 1).await);
+        assert_eq!(queue.push(b"c 1 1\n", 1), 0);
+        assert_eq!(queue.figures(), figures(3, 0, 1, 2, 12));
+        assert_eq!(queue.give_up(&mut taken, Loss::Shutdown), 2);
+        assert_eq!(
+            queue.figures(),
+            Figures {
+                dropped: [1, 0, 2],
+                ..figures(3, 0, 1, 0, 0)
+            }
+        );
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_that_blocks_lets_lines_wait_and_loses_none() {
+        let queue = queue(12, WhenFull::Block);
+        assert_eq!(queue.push(b"a 1 1\nb 1 1\nc 1 1\n", 3), 6);
+        let everything = async { queue.push_all(&mut &b"c 1 1\nd 1 1\ne 1 1\n"[..]).await };
+        let taken = async {
+            let mut text = take_all(&queue).await;
+            text += &take_all(&queue).await;
+            text += &take_all(&queue).await;
+            text
+        };
+        let ((), taken) = tokio::join!(everything, taken);
+        assert_eq!(taken, "a 1 1\nb 1 1\nc 1 1\nd 1 1\ne 1 1\n");
+        assert_eq!(queue.figures(), figures(5, 5, 0, 0, 0));
+    }
+
+    #[tokio::test]
+    async fn one_line_fits_an_empty_queue_however_long_it_is() {
+        let queue = queue(3, WhenFull::Block);
+        assert_eq!(queue.push(b"a 1 1\nb 1 1\n", 2), 6);
+        assert_eq!(take_all(&queue).await, "a 1 1\n");
+    }
+
+    #[tokio::test]
+    async fn a_closed_queue_ends_once_it_is_empty() {
+        let queue = queue(100, WhenFull::Block);
+        assert_eq!(queue.push(b"a 1 1\n", 1), 0);
+        queue.close();
+        assert_eq!(take_all(&queue).await, "a 1 1\n");
+        assert!(!queue.take(&mut VecDeque::new(), 1).await);
+    }
+}

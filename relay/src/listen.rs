@@ -1,0 +1,260 @@
+//! Where lines come in: sockets that are bound while the table names them, and the counting of their connections.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use relay_engine::Listener;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::connection::Accepted;
+use crate::worker::Workers;
+
+/// Connections that the kernel may hold for us to accept.
+const BACKLOG: i32 = 4096;
+
+/// How long accepting rests after it failed, as it does when file descriptors run out.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// A listener at work.
+#[derive(Debug)]
+pub(crate) struct Listening {
+    pub(crate) name: Arc<str>,
+    settings: ArcSwap<Listener>,
+    stop: CancellationToken,
+    pub(crate) connections: AtomicUsize,
+    pub(crate) accepted: AtomicU64,
+    pub(crate) refused: AtomicU64,
+}
+
+impl Listening {
+    pub(crate) fn settings(&self) -> arc_swap::Guard<Arc<Listener>> {
+        self.settings.load()
+    }
+
+    /// Resolves when the listener is no longer wanted.
+    pub(crate) async fn stopped(&self) {
+        self.stop.cancelled().await;
+    }
+
+    // A place for one more connection, if there is one.
+    fn seat(self: &Arc<Self>) -> Option<Seat> {
+        let seat = Seat(Arc::clone(self));
+        let taken = self.connections.fetch_add(1, Ordering::Relaxed);
+        (taken < self.settings().connections_max).then_some(seat)
+    }
+}
+
+/// A connection's place among those of its listener.
+#[derive(Debug)]
+pub(crate) struct Seat(Arc<Listening>);
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// All listeners. One that changes its port is another listener.
+#[derive(Default)]
+pub(crate) struct Listeners {
+    active: BTreeMap<Key, Arc<Listening>>,
+    acceptors: JoinSet<()>,
+}
+
+type Key = (Arc<str>, u16);
+
+/// Sockets that were bound for a table that is not yet in force.
+pub(crate) struct Prepared(Vec<(Listener, Option<TcpListener>)>);
+
+/// A port that cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {error}")]
+pub(crate) struct BindError {
+    /// The place in the table's list.
+    pub(crate) index: usize,
+    address: SocketAddr,
+    error: io::Error,
+}
+
+impl Listeners {
+    /// Binds what `wanted` has and this has not.
+    ///
+    /// # Errors
+    /// The first port that cannot be had; nothing has changed then.
+    pub(crate) fn prepare(
+        &self,
+        wanted: &[Listener],
+        address: IpAddr,
+    ) -> Result<Prepared, BindError> {
+        let bound = wanted.iter().enumerate().map(|(index, listener)| {
+            let is_bound = self
+                .active
+                .contains_key(&(Arc::clone(&listener.name), listener.port));
+            let address = SocketAddr::new(address, listener.port);
+            let socket = match is_bound {
+                true => None,
+                false => Some(bind(address).map_err(|error| BindError {
+                    index,
+                    address,
+                    error,
+                })?),
+            };
+            Ok((listener.clone(), socket))
+        });
+        bound.collect::<Result<_, _>>().map(Prepared)
+    }
+
+    /// Takes the prepared sockets into service, and those that are no longer wanted out of it. `open` is dropped with the last
+    /// connection.
+    pub(crate) fn commit(
+        &mut self,
+        prepared: Prepared,
+        workers: &Workers,
+        open: &mpsc::Sender<()>,
+    ) {
+        let mut before = std::mem::take(&mut self.active);
+        for (settings, socket) in prepared.0 {
+            let key = (Arc::clone(&settings.name), settings.port);
+            let kept = before.remove(&key);
+            let listening = match (kept, socket) {
+                (Some(listening), _) => {
+                    listening.settings.store(Arc::new(settings));
+                    listening
+                }
+                (None, None) => continue,
+                (None, Some(socket)) => self.start(settings, socket, workers, open),
+            };
+            self.active.insert(key, listening);
+        }
+        for ((name, port), listening) in before {
+            info!(listener = %name, port, "no longer listening");
+            listening.stop.cancel();
+        }
+    }
+
+    /// Stops listening. Who is connected stays so.
+    pub(crate) fn close(&mut self) {
+        for listening in std::mem::take(&mut self.active).into_values() {
+            listening.stop.cancel();
+        }
+    }
+
+    /// Resolves when every acceptor has ended.
+    pub(crate) async fn closed(&mut self) {
+        while self.acceptors.join_next().await.is_some() {}
+    }
+
+    /// The listeners at work.
+    pub(crate) fn active(&self) -> Vec<Arc<Listening>> {
+        self.active.values().map(Arc::clone).collect()
+    }
+
+    fn start(
+        &mut self,
+        settings: Listener,
+        socket: TcpListener,
+        workers: &Workers,
+        open: &mpsc::Sender<()>,
+    ) -> Arc<Listening> {
+        let listening = Arc::new(Listening {
+            name: Arc::clone(&settings.name),
+            settings: ArcSwap::from_pointee(settings),
+            stop: CancellationToken::new(),
+            connections: AtomicUsize::new(0),
+            accepted: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+        });
+        if let Ok(address) = socket.local_addr() {
+            info!(listener = %listening.name, %address, "listening");
+        }
+        let accept = accept(
+            socket,
+            Arc::clone(&listening),
+            workers.clone(),
+            open.clone(),
+        );
+        self.acceptors.spawn(accept);
+        listening
+    }
+}
+
+// SO_REUSEPORT lets a second process take the port over before this one stops.
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    if address.ip().is_unspecified() && address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+async fn accept(
+    socket: TcpListener,
+    listening: Arc<Listening>,
+    workers: Workers,
+    open: mpsc::Sender<()>,
+) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = socket.accept() => accepted,
+            () = listening.stopped() => break,
+        };
+        match accepted.and_then(|(stream, _)| stream.into_std()) {
+            Ok(stream) => hand_over(stream, &listening, &workers, &open).await,
+            Err(error) => {
+                warn!(listener = %listening.name, %error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_REST).await;
+            }
+        }
+    }
+    // Those whom the kernel has let in already may have sent lines.
+    let Ok(socket) = socket.into_std() else {
+        return;
+    };
+    while let Ok((stream, _)) = socket.accept() {
+        if stream.set_nonblocking(true).is_ok() {
+            hand_over(stream, &listening, &workers, &open).await;
+        }
+    }
+}
+
+async fn hand_over(
+    stream: std::net::TcpStream,
+    listening: &Arc<Listening>,
+    workers: &Workers,
+    open: &mpsc::Sender<()>,
+) {
+    let Some(seat) = listening.seat() else {
+        listening.refused.fetch_add(1, Ordering::Relaxed);
+        return;
+    };
+    listening.accepted.fetch_add(1, Ordering::Relaxed);
+    let listening = Arc::clone(listening);
+    workers
+        .serve(Accepted {
+            stream,
+            listening,
+            seat,
+            load: None,
+            open: open.clone(),
+        })
+        .await;
+}

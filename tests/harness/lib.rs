@@ -1,0 +1,43 @@
+//! What the tiers of tests stand on: the real binaries as child processes, and everything around them that a user would
+//! have, made to be watched: a directory of resources, carbon servers that record bytes, senders, an operator.
+//!
+//! Whoever waits for something waits in [`eventually`], with a deadline and a sentence that says for what. Whatever
+//! listens has a loopback address of its own ([`loopback`]), so tests run side by side on the ports that users know.
+
+#![allow(
+    clippy::panic,
+    reason = "a test that cannot go on says so by panicking"
+)]
+
+mod accounts;
+mod apiserver;
+mod cluster;
+mod directory;
+mod eventually;
+mod http;
+mod loopback;
+mod metrics;
+mod operator;
+mod process;
+mod relay;
+mod sender;
+mod sink;
+mod skip;
+mod snapshot;
+
+pub use accounts::Accounts;
+pub use apiserver::ApiServer;
+pub use cluster::{Cluster, Kubectl};
+pub use directory::{Directory, blocklist, carbon, destination, file, object, relay, route};
+pub use eventually::{DEADLINE, eventually, unix_seconds};
+pub use http::{Response, get};
+pub use loopback::own_address;
+pub use metrics::Metrics;
+pub use operator::Operator;
+pub use process::{Finished, Process, binary, finish};
+pub use relay::{Fleet, RelayProcess};
+pub use rustix::process::Signal;
+pub use sender::{Flood, Sender, numbered_line};
+pub use sink::{Connection, Sink};
+pub use skip::{skip, tools};
+pub use snapshot::SnapshotBuilder;

@@ -1,0 +1,159 @@
+//! A relay process, in either of the two ways in which users run one.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::process::Command;
+
+use crate::{Accounts, DEADLINE, Directory, Metrics, Process, binary, eventually, get};
+
+/// A relay on a loopback address of its own: lines go in on port 2003, the admin port is 8080.
+#[derive(Debug)]
+pub struct RelayProcess {
+    /// The program.
+    pub process: Process,
+    address: Ipv4Addr,
+}
+
+/// What a relay of a fleet is told at its start.
+#[derive(Clone, Copy, Debug)]
+pub struct Fleet<'a> {
+    /// Where the operator serves, or would.
+    pub operator: SocketAddr,
+    /// The Relay resource: "namespace/name".
+    pub relay: &'a str,
+    /// The pod's name.
+    pub pod: &'a str,
+    /// Where it keeps its last good snapshot.
+    pub state: &'a Path,
+}
+
+impl RelayProcess {
+    /// Runs `carbonway run` on a directory, and waits until it is ready.
+    ///
+    /// # Panics
+    /// If it does not become ready in time.
+    pub fn run(directory: &Directory) -> Self {
+        let mut relay = Self::start_run(directory);
+        relay.wait_until_ready();
+        relay
+    }
+
+    /// Starts `carbonway run` on a directory.
+    pub fn start_run(directory: &Directory) -> Self {
+        let mut command = Command::new(binary("carbonway"));
+        command.arg("run").arg(directory.path());
+        Self::start(&mut command)
+    }
+
+    /// Starts `carbonway-relay` in a fleet.
+    pub fn start_in(fleet: Fleet<'_>) -> Self {
+        let mut command = Command::new(binary("carbonway-relay"));
+        command
+            .args(["--operator", &format!("http://{}", fleet.operator)])
+            .args(["--relay", fleet.relay, "--pod", fleet.pod])
+            .arg("--state-dir")
+            .arg(fleet.state);
+        Self::start(&mut command)
+    }
+
+    fn start(command: &mut Command) -> Self {
+        let address = crate::own_address();
+        command
+            .args(["--listen-address", &address.to_string()])
+            .args(["--admin-address", &format!("{address}:8080")])
+            .env("CARBONWAY_LOG_FORMAT", "text");
+        Self {
+            process: Process::start(command),
+            address,
+        }
+    }
+
+    /// Where it takes lines.
+    pub fn address(&self) -> SocketAddr {
+        (self.address, 2003).into()
+    }
+
+    /// Waits until it says that it is ready.
+    ///
+    /// # Panics
+    /// If it does not in time, or ends.
+    pub fn wait_until_ready(&mut self) {
+        eventually(DEADLINE, "the relay to be ready", || {
+            if let Some(exit) = self.process.exited() {
+                panic!("the relay ended while it was waited for: {exit}");
+            }
+            match self.status("/readyz") {
+                Some(200) => Ok(()),
+                status => Err(format!("/readyz gives {status:?}")),
+            }
+        });
+    }
+
+    /// The HTTP status of a path on the admin port; `None` if nobody answers.
+    pub fn status(&self, path: &str) -> Option<u16> {
+        let response = get(self.admin(), path).ok();
+        response.map(|response| response.status)
+    }
+
+    /// Where the admin port is.
+    pub fn admin(&self) -> SocketAddr {
+        (self.address, 8080).into()
+    }
+
+    /// Its metrics at this moment.
+    ///
+    /// # Panics
+    /// If it has none.
+    pub fn metrics(&self) -> Metrics {
+        let response = get(self.admin(), "/metrics").expect("the admin port answers");
+        assert_eq!(response.status, 200, "{}", response.body);
+        Metrics::parse(&response.body).expect("/metrics is in the Prometheus text format")
+    }
+
+    /// What became of the lines so far.
+    pub fn accounts(&self) -> Accounts {
+        Accounts::of(&self.metrics())
+    }
+
+    /// Waits until `received` lines have come in, every one is accounted for, and nothing is queued.
+    ///
+    /// # Panics
+    /// If that does not happen in time, or more lines have come in.
+    pub fn settle(&self, received: u64) -> Accounts {
+        let what = format!("{received} lines received and accounted for");
+        let accounts = eventually(DEADLINE, &what, || {
+            let accounts = self.accounts();
+            accounts.balance()?;
+            let queued: u64 = accounts.destinations.values().map(|d| d.queued).sum();
+            match accounts.received >= received && queued == 0 {
+                true => Ok(accounts),
+                false => Err(format!("{accounts:?}")),
+            }
+        });
+        assert_eq!(accounts.received, received, "{accounts:?}");
+        accounts
+    }
+
+    /// [`RelayProcess::settle`]s, and returns the lines dropped by reason.
+    pub fn dropped(&self, received: u64) -> BTreeMap<String, u64> {
+        self.settle(received).dropped
+    }
+
+    /// Waits until a destination in the default namespace is connected, or is not.
+    ///
+    /// # Panics
+    /// If it stays otherwise.
+    pub fn wait_for_connected(&self, destination: &str, connected: bool) {
+        let name = format!("default/{destination}");
+        let what = format!("{name} to be connected: {connected}");
+        eventually(DEADLINE, &what, || {
+            let gauge = "carbonway_destination_connected";
+            let value = self.metrics().get(gauge, &[("destination", &name)]);
+            match value == Some(f64::from(u8::from(connected))) {
+                true => Ok(()),
+                false => Err(format!("{gauge} is {value:?}")),
+            }
+        });
+    }
+}

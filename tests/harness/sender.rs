@@ -1,0 +1,303 @@
+//! Programs that send lines.
+
+use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use socket2::SockRef;
+
+use crate::{DEADLINE, eventually};
+
+/// The line of a series whose values count up from zero, so that order and loss can be seen where it arrives.
+pub fn numbered_line(name: &str, number: u64) -> String {
+    format!("{name} {number} {}\n", 1_700_000_000 + number)
+}
+
+fn numbered_lines(name: &str, first: u64, end: u64) -> String {
+    (first..end)
+        .map(|number| numbered_line(name, number))
+        .collect()
+}
+
+/// A connection to a relay.
+#[derive(Debug)]
+pub struct Sender(TcpStream);
+
+/// How far a sender came before its peer stopped taking bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stalled {
+    /// How many lines were begun.
+    pub begun: u64,
+    /// What is still to be sent of the last of them.
+    pub rest: String,
+}
+
+impl Sender {
+    /// Connects.
+    ///
+    /// # Panics
+    /// If nobody listens there.
+    pub fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect_timeout(&address, DEADLINE)
+            .unwrap_or_else(|error| panic!("cannot connect to {address}: {error}"));
+        stream.set_nodelay(true).expect("TCP has this option");
+        let sender = Self(stream);
+        sender.patience(DEADLINE);
+        sender
+    }
+
+    /// Connects, sends these bytes, and closes: when this returns, the peer has read everything.
+    ///
+    /// # Panics
+    /// If the peer does not take it.
+    pub fn deliver(address: SocketAddr, bytes: impl AsRef<[u8]>) {
+        let mut sender = Self::connect(address);
+        sender.send(bytes);
+        sender.close();
+    }
+
+    /// Sends these bytes.
+    ///
+    /// # Panics
+    /// If the peer is gone, or does not take them in time.
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.0
+            .write_all(bytes.as_ref())
+            .expect("the peer takes what is sent");
+    }
+
+    /// Sends the lines of a series from `first` to the one before `end`.
+    ///
+    /// # Panics
+    /// If the peer is gone, or does not take them in time.
+    pub fn send_numbers(&mut self, name: &str, first: u64, end: u64) {
+        self.send(numbered_lines(name, first, end));
+    }
+
+    /// Sends a series until the peer has not taken a byte for a second.
+    ///
+    /// # Panics
+    /// If the peer takes `bytes_max` without making the sender wait.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a peer that stalls may take part of a line, and the test must know which part"
+    )]
+    pub fn send_until_stalled(&mut self, name: &str, bytes_max: usize) -> Stalled {
+        self.patience(Duration::from_secs(1));
+        let mut taken = 0;
+        for number in 0.. {
+            let line = numbered_line(name, number);
+            let mut rest = line.as_bytes();
+            while !rest.is_empty() {
+                match self.0.write(rest) {
+                    Ok(written) => rest = &rest[written..],
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                        self.patience(DEADLINE);
+                        let rest = String::from_utf8_lossy(rest).into_owned();
+                        return Stalled {
+                            begun: number + 1,
+                            rest,
+                        };
+                    }
+                    Err(error) => panic!("the peer is gone: {error}"),
+                }
+            }
+            taken += line.len();
+            assert!(
+                taken < bytes_max,
+                "{taken} bytes were taken without making the sender wait"
+            );
+        }
+        unreachable!("there is always another number")
+    }
+
+    /// Says that no more will come, and waits until the peer has closed too: by then it has read everything.
+    ///
+    /// # Panics
+    /// If it does not close in time.
+    pub fn close(mut self) {
+        self.0
+            .shutdown(Shutdown::Write)
+            .expect("an open connection can be shut down");
+        self.wait_until_closed();
+    }
+
+    /// Goes away with a reset, as the kernel of a program that crashed may do.
+    pub fn reset(self) {
+        let socket = SockRef::from(&self.0);
+        socket
+            .set_linger(Some(Duration::ZERO))
+            .expect("sockets have this option");
+    }
+
+    /// Waits until the peer has closed the connection.
+    ///
+    /// # Panics
+    /// If it does not, or sends something.
+    pub fn wait_until_closed(&mut self) {
+        match self.0.read(&mut [0; 64]) {
+            Ok(0) => {}
+            Ok(_) => panic!("carbon's protocol has no answers"),
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+            Err(error) => panic!("the peer did not close the connection: {error}"),
+        }
+    }
+
+    /// Whether the peer has closed the connection, at this moment.
+    ///
+    /// # Panics
+    /// If it sent something.
+    pub fn is_closed(&mut self) -> bool {
+        self.0
+            .set_nonblocking(true)
+            .expect("sockets have this option");
+        let read = self.0.read(&mut [0; 64]);
+        self.0
+            .set_nonblocking(false)
+            .expect("sockets have this option");
+        match read {
+            Ok(0) => true,
+            Ok(_) => panic!("carbon's protocol has no answers"),
+            Err(error) => error.kind() != ErrorKind::WouldBlock,
+        }
+    }
+
+    fn patience(&self, patience: Duration) {
+        self.0
+            .set_write_timeout(Some(patience))
+            .expect("sockets have this option");
+        self.0
+            .set_read_timeout(Some(patience))
+            .expect("sockets have this option");
+    }
+}
+
+/// A sender at full speed: one series, numbered, in the background.
+#[derive(Debug)]
+pub struct Flood {
+    progress: Arc<Progress>,
+    sender: JoinHandle<io::Result<Sender>>,
+}
+
+#[derive(Debug, Default)]
+struct Progress {
+    enough: AtomicBool,
+    sent: AtomicU64,
+}
+
+// Lines in a write: some 3 KiB, as a busy collector writes.
+const BATCH: u64 = 100;
+
+impl Flood {
+    /// Begins to send the series `name`.
+    pub fn start(address: SocketAddr, name: &str) -> Self {
+        let progress = Arc::new(Progress::default());
+        let (name, shared) = (name.to_owned(), Arc::clone(&progress));
+        let mut sender = Sender::connect(address);
+        let sender = thread::spawn(move || {
+            let mut sent = 0;
+            while !shared.enough.load(Ordering::Relaxed) {
+                let lines = numbered_lines(&name, sent, sent + BATCH);
+                sender.0.write_all(lines.as_bytes())?;
+                sent += BATCH;
+                shared.sent.store(sent, Ordering::Relaxed);
+            }
+            Ok(sender)
+        });
+        Self { progress, sender }
+    }
+
+    /// How many lines were handed over so far.
+    pub fn sent(&self) -> u64 {
+        self.progress.sent.load(Ordering::Relaxed)
+    }
+
+    /// Waits until this many more lines were sent.
+    ///
+    /// # Panics
+    /// If that takes too long.
+    pub fn wait_for_more(&self, lines: u64) {
+        let goal = self.sent() + lines;
+        eventually(
+            DEADLINE,
+            &format!("{lines} more lines to be sent"),
+            || match self.sent() {
+                sent if sent >= goal => Ok(()),
+                sent => Err(format!("{sent} of {goal} were")),
+            },
+        );
+    }
+
+    /// Stops, closes cleanly, and returns how many lines were sent.
+    ///
+    /// # Panics
+    /// If the connection was lost.
+    pub fn finish(self) -> u64 {
+        self.progress.enough.store(true, Ordering::Relaxed);
+        let sender = self.sender.join().expect("sending does not panic");
+        sender.expect("the connection holds to the end").close();
+        self.progress.sent.load(Ordering::Relaxed)
+    }
+
+    /// Waits until the peer has ended the connection; what was being sent then is lost.
+    ///
+    /// # Panics
+    /// If the peer does not end it.
+    pub fn wait_until_cut(self) {
+        self.sender
+            .join()
+            .expect("sending does not panic")
+            .expect_err("the peer ends this");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Sink;
+
+    #[test]
+    fn a_flood_counts_what_it_sent() {
+        let sink = Sink::open();
+        let flood = Flood::start(sink.address(), "load.a");
+        flood.wait_for_more(1_000);
+        let sent = flood.finish();
+        assert_eq!(sink.values()["load.a"], (0..sent).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_stalled_sender_knows_what_is_left_of_its_line() {
+        let sink = Sink::stuck();
+        let mut sender = Sender::connect(sink.address());
+        let stalled = sender.send_until_stalled("load.a", 64 << 20);
+        sink.resume();
+        sender.send(&stalled.rest);
+        sender.send_numbers("load.a", stalled.begun, stalled.begun + 3);
+        sink.wait_for_lines(stalled.begun as usize + 3);
+        assert_eq!(
+            sink.values()["load.a"],
+            (0..stalled.begun + 3).collect::<Vec<_>>()
+        );
+    }
+
+    #[test]
+    #[should_panic(expected = "without making the sender wait")]
+    fn a_sender_that_is_never_stalled_gives_up() {
+        let sink = Sink::open();
+        Sender::connect(sink.address()).send_until_stalled("load.a", 100_000);
+    }
+
+    #[test]
+    fn a_closed_connection_is_noticed() {
+        let mut sink = Sink::open();
+        let mut sender = Sender::connect(sink.address());
+        sink.wait_for_connections(1);
+        assert!(!sender.is_closed());
+        sink.close();
+        sender.wait_until_closed();
+        assert!(sender.is_closed());
+    }
+}
