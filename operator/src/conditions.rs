@@ -119,19 +119,23 @@ fn programmed(verdict: &Verdict, progress: &Progress) -> Finding {
             format!("active on {progress} relay pods; {pod} refused it: {message}"),
         );
     }
-    let reason = match progress {
-        Progress { pods: 0, .. } => Reason::NoRelays,
-        Progress { pods, active, .. } if active == pods => Reason::Programmed,
-        Progress { .. } => Reason::Pending,
-    };
-    let message = match reason {
-        Reason::NoRelays => {
+    match progress {
+        Progress { pods: 0, .. } => {
             let relays: Vec<_> = verdict.fleets.iter().map(ToString::to_string).collect();
-            format!("no relay pod of {} is there", relays.join(", "))
+            Finding::new(
+                Reason::NoRelays,
+                format!("no relay pod of {} is there", relays.join(", ")),
+            )
         }
-        _ => format!("active on {progress} relay pods"),
-    };
-    Finding::new(reason, message)
+        Progress { pods, active, .. } => Finding::new(
+            if active == pods {
+                Reason::Programmed
+            } else {
+                Reason::Pending
+            },
+            format!("active on {progress} relay pods"),
+        ),
+    }
 }
 
 // An object without a fault that no snapshot holds is a Destination: the other kinds are attached or not accepted.

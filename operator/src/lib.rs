@@ -17,3 +17,33 @@ pub mod inputs;
 pub mod compile;
 
 pub mod conditions;
+
+#[cfg(feature = "cluster")]
+mod watch;
+
+#[cfg(feature = "cluster")]
+mod publish;
+
+#[cfg(feature = "cluster")]
+mod roster;
+
+#[cfg(feature = "cluster")]
+mod serve;
+
+#[cfg(feature = "cluster")]
+mod status;
+
+#[cfg(feature = "cluster")]
+mod admin;
+
+#[cfg(feature = "cluster")]
+mod metrics;
+
+#[cfg(feature = "cluster")]
+pub mod config;
+
+#[cfg(feature = "cluster")]
+mod run;
+
+#[cfg(feature = "cluster")]
+pub use {config::Config, run::run};

@@ -1,0 +1,236 @@
+//! Compiled → published: what relays are offered, under a content hash as identity and an ordinal as age.
+//!
+//! `since` makes one object's progress independent of the others': it is the revision from which on an object has been in
+//! its fleet's snapshot just as it is. A relay that acknowledged revision `r` runs the object's present generation if and
+//! only if `r >= since`. So when one Route of 10,000 changes, the status of the others stays as it is.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use relay_proto::{Message as _, Snapshot, Version};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep_until};
+use tracing::info;
+
+use crate::compile::{Compiled, Fleet, Verdict, compile};
+use crate::inputs::Key;
+use crate::metrics::Metrics;
+use crate::watch::Stores;
+
+/// All that is true at one moment: what relays are to run, and what came of each object. `None` before every kind was
+/// listed once.
+pub(crate) type Publications = watch::Receiver<Option<Arc<Publication>>>;
+
+/// What relays are to run, and what came of each object.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Publication {
+    pub(crate) fleets: BTreeMap<Key, Arc<Published>>,
+    pub(crate) verdicts: BTreeMap<Key, Verdict>,
+    // Of all fleets together, so that a fleet that is deleted and made anew does not begin with revisions that were used.
+    newest: u64,
+}
+
+/// One fleet's snapshot.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Published {
+    /// Rises with each snapshot.
+    pub(crate) revision: u64,
+    pub(crate) version: Version,
+    pub(crate) encoded: Bytes,
+    members: BTreeMap<Key, Member>,
+}
+
+/// One object in a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Member {
+    generation: i64,
+    content: Version,
+    since: u64,
+}
+
+impl Published {
+    /// The revision from which on `key` has been in the snapshot just as it is; `None` if it is not in there.
+    pub(crate) fn since(&self, key: &Key) -> Option<u64> {
+        self.members.get(key).map(|member| member.since)
+    }
+}
+
+impl Publication {
+    /// What comes after `self`.
+    fn next(&self, compiled: Compiled) -> Self {
+        let mut newest = self.newest;
+        let generation = |key: &Key| {
+            let verdict = compiled.verdicts.get(key);
+            verdict.map_or(0, |verdict| verdict.generation)
+        };
+        let fleets = compiled
+            .fleets
+            .iter()
+            .map(|(relay, fleet)| {
+                let before = self.fleets.get(relay);
+                let published = match before {
+                    Some(before) if before.version == fleet.version => before.again(generation),
+                    _ => {
+                        newest += 1;
+                        Published::new(before, fleet, newest, generation)
+                    }
+                };
+                (relay.clone(), Arc::new(published))
+            })
+            .collect();
+        Self {
+            fleets,
+            verdicts: compiled.verdicts,
+            newest,
+        }
+    }
+}
+
+impl Published {
+    fn new(
+        before: Option<&Arc<Self>>,
+        fleet: &Fleet,
+        revision: u64,
+        generation: impl Fn(&Key) -> i64,
+    ) -> Self {
+        let members = contents(&fleet.snapshot)
+            .map(|(key, content)| {
+                let mut member = Member {
+                    generation: generation(&key),
+                    content,
+                    since: revision,
+                };
+                // Both, because a new priority changes a Route's place and not its content.
+                if let Some(old) = before.and_then(|before| before.members.get(&key))
+                    && (old.content, old.generation) == (member.content, member.generation)
+                {
+                    member.since = old.since;
+                }
+                (key, member)
+            })
+            .collect();
+        Self {
+            revision,
+            version: fleet.version,
+            encoded: fleet.encoded.clone(),
+            members,
+        }
+    }
+
+    // The same snapshot: whatever changed in the resources, relays run it already.
+    fn again(&self, generation: impl Fn(&Key) -> i64) -> Self {
+        let members = self.members.iter().map(|(key, member)| {
+            let member = Member {
+                generation: generation(key),
+                ..*member
+            };
+            (key.clone(), member)
+        });
+        Self {
+            revision: self.revision,
+            version: self.version,
+            encoded: self.encoded.clone(),
+            members: members.collect(),
+        }
+    }
+}
+
+/// Each object of a snapshot, with the digest of what the snapshot says of it.
+fn contents(snapshot: &Snapshot) -> impl Iterator<Item = (Key, Version)> {
+    // All fields by name, so that a new one must be thought about.
+    let relay = Snapshot {
+        schema: snapshot.schema,
+        relay: snapshot.relay.clone(),
+        listeners: snapshot.listeners.clone(),
+        drain_timeout_ms: snapshot.drain_timeout_ms,
+        blocklists: Vec::new(),
+        routes: Vec::new(),
+        destinations: Vec::new(),
+    };
+    let relay = (&snapshot.relay, relay.encode_to_vec());
+    let blocklists = snapshot
+        .blocklists
+        .iter()
+        .map(|list| (&list.source, list.encode_to_vec()));
+    let routes = snapshot
+        .routes
+        .iter()
+        .map(|route| (&route.source, route.encode_to_vec()));
+    let destinations = snapshot
+        .destinations
+        .iter()
+        .map(|item| (&item.source, item.encode_to_vec()));
+    std::iter::once(relay)
+        .chain(blocklists)
+        .chain(routes)
+        .chain(destinations)
+        .filter_map(|(source, encoded)| {
+            let key = Key::from_ref(source.as_ref()?)?;
+            Some((key, Version::of(&encoded)))
+        })
+}
+
+const QUIET: Duration = Duration::from_millis(50);
+const QUIET_AWAITED_MAX: Duration = Duration::from_millis(500);
+
+/// Compiles and publishes whenever an object changed. Ends never.
+pub(crate) async fn run(
+    stores: Arc<Stores>,
+    publications: watch::Sender<Option<Arc<Publication>>>,
+    metrics: Arc<Metrics>,
+) -> anyhow::Result<()> {
+    loop {
+        stores.inputs_changed.notified().await;
+        quiet(&stores.inputs_changed, QUIET, QUIET_AWAITED_MAX).await;
+        if !stores.unlisted().is_empty() {
+            continue;
+        }
+        let inputs = stores.inputs();
+        let begun = Instant::now();
+        // Thousands of patterns take a while: not on a thread that relays wait for.
+        let compiled = tokio::task::spawn_blocking(move || compile(&inputs)).await?;
+        metrics
+            .compile_duration
+            .observe(begun.elapsed().as_secs_f64());
+        publish(&publications, compiled, &metrics);
+    }
+}
+
+fn publish(
+    publications: &watch::Sender<Option<Arc<Publication>>>,
+    compiled: Compiled,
+    metrics: &Metrics,
+) {
+    publications.send_if_modified(|current| {
+        let nothing = Publication::default();
+        let before = current.as_deref().unwrap_or(&nothing);
+        let next = before.next(compiled);
+        let is_new = current.is_none() || *before != next;
+        if is_new {
+            for (relay, fleet) in &next.fleets {
+                let known = before.fleets.get(relay);
+                if known.is_none_or(|known| known.revision != fleet.revision) {
+                    let (version, revision) = (fleet.version, fleet.revision);
+                    info!(%relay, %version, revision, bytes = fleet.encoded.len(), "snapshot published");
+                }
+            }
+            metrics.published(&next);
+            *current = Some(Arc::new(next));
+        }
+        is_new
+    });
+}
+
+/// Waits until nothing was notified for `pause`, or `at_most` is over: changes come in crowds.
+pub(crate) async fn quiet(changed: &Notify, pause: Duration, at_most: Duration) {
+    let latest = Instant::now() + at_most;
+    loop {
+        let until = latest.min(Instant::now() + pause);
+        tokio::select! {
+            () = changed.notified(), if Instant::now() < latest => {}
+            () = sleep_until(until) => return,
+        }
+    }
+}

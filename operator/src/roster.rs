@@ -1,0 +1,320 @@
+//! Who is connected, and what each relay acknowledged or refused: written by `serve`, read by `status`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crds::RELAY_LABEL;
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Resource as _, ResourceExt as _};
+use relay_proto::{ObjectError, Version};
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+
+use crate::compile::Verdict;
+use crate::conditions::{Progress, Rejection};
+use crate::inputs::{Key, Kind};
+use crate::publish::Publication;
+
+/// Every relay that is connected, or was a moment ago.
+#[derive(Debug)]
+pub(crate) struct Roster {
+    /// For how long a relay pod that lost its connection is taken to run what it acknowledged.
+    reconnect_grace: Duration,
+    relays: Mutex<Relays>,
+    /// Something that statuses speak of changed.
+    pub(crate) changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Relays {
+    entries: BTreeMap<RelayPod, Entry>,
+    streams: u64,
+}
+
+/// A relay pod; or a relay outside a cluster, which has a pod's name all the same.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct RelayPod {
+    /// The Relay that it belongs to.
+    pub(crate) fleet: Key,
+    pub(crate) name: String,
+}
+
+#[derive(Debug)]
+struct Entry {
+    /// The newest stream of the pod.
+    stream: u64,
+    connection: Connection,
+    /// The UID of the pod's object, once it was seen.
+    uid: Option<String>,
+    acknowledged: Option<Acknowledged>,
+    /// What it refused, unless it acknowledged something since.
+    refused: Option<Refused>,
+}
+
+#[derive(Debug)]
+enum Connection {
+    /// Dropped when another stream of the same pod takes over, which ends the one that waits at the other end.
+    Open(#[expect(dead_code, reason = "held for its drop")] oneshot::Sender<()>),
+    LostAt(Instant),
+}
+
+/// What a relay runs.
+#[derive(Clone, Copy, Debug)]
+struct Acknowledged {
+    revision: u64,
+    version: Version,
+}
+
+#[derive(Debug)]
+struct Refused {
+    revision: u64,
+    /// What is wrong, by the object that caused it.
+    errors: BTreeMap<Key, String>,
+}
+
+/// One relay's place in the roster, for as long as its stream is open.
+#[derive(Debug)]
+pub(crate) struct Place {
+    roster: Arc<Roster>,
+    pod: RelayPod,
+    stream: u64,
+    /// Ends when another stream of the same pod takes over.
+    pub(crate) taken_over: oneshot::Receiver<()>,
+}
+
+impl Roster {
+    pub(crate) fn new(reconnect_grace: Duration) -> Arc<Self> {
+        Arc::new(Self {
+            reconnect_grace,
+            relays: Mutex::default(),
+            changed: Notify::new(),
+        })
+    }
+
+    /// Gives `pod` a place; another stream that has it loses it. `active` is the version that the relay says it runs.
+    pub(crate) fn join(self: &Arc<Self>, pod: RelayPod, active: Option<Version>) -> Place {
+        let (open, taken_over) = oneshot::channel();
+        let mut relays = self.lock();
+        relays.streams += 1;
+        let stream = relays.streams;
+        let before = relays.entries.remove(&pod);
+        // What it acknowledged counts for as long as it still runs that.
+        let acknowledged = before
+            .as_ref()
+            .and_then(|entry| entry.acknowledged)
+            .filter(|acknowledged| Some(acknowledged.version) == active);
+        let (uid, refused) = before.map_or((None, None), |entry| (entry.uid, entry.refused));
+        let entry = Entry {
+            stream,
+            connection: Connection::Open(open),
+            uid,
+            acknowledged,
+            refused,
+        };
+        relays.entries.insert(pod.clone(), entry);
+        drop(relays);
+        self.changed.notify_one();
+        Place {
+            roster: Arc::clone(self),
+            pod,
+            stream,
+            taken_over,
+        }
+    }
+
+    /// How things stand, with `pods` as the API server has them.
+    pub(crate) fn view(&self, pods: &[Arc<Pod>]) -> View {
+        let known: BTreeMap<RelayPod, &Pod> = pods
+            .iter()
+            .filter_map(|pod| Some((RelayPod::of(pod)?, pod.as_ref())))
+            .collect();
+        let mut relays = self.lock();
+        relays.entries.retain(|_, entry| match entry.connection {
+            Connection::Open(_) => true,
+            Connection::LostAt(at) => at.elapsed() < self.reconnect_grace,
+        });
+        let mut view = View::default();
+        for pod in known
+            .iter()
+            .filter(|(_, pod)| is_live(pod))
+            .map(|(pod, _)| pod)
+        {
+            view.fleet(pod).pods.insert(pod.name.clone());
+        }
+        for (pod, entry) in &mut relays.entries {
+            let object = known.get(pod);
+            let counts = match (&entry.connection, object) {
+                (Connection::Open(_), Some(object)) => {
+                    entry.uid = object.uid();
+                    is_live(object)
+                }
+                // A relay outside a cluster.
+                (Connection::Open(_), None) => true,
+                // A pod that was made anew has yet to say what it runs.
+                (Connection::LostAt(_), Some(object)) => {
+                    is_live(object) && entry.uid == object.uid()
+                }
+                (Connection::LostAt(_), None) => false,
+            };
+            if counts {
+                let fleet = view.fleet(pod);
+                fleet.pods.insert(pod.name.clone());
+                fleet.heard.insert(pod.name.clone());
+                fleet
+                    .acknowledged
+                    .extend(entry.acknowledged.map(|acknowledged| acknowledged.revision));
+                if let Some(Refused { revision, errors }) = &entry.refused {
+                    fleet
+                        .refused
+                        .push((pod.name.clone(), *revision, errors.clone()));
+                }
+            }
+        }
+        view
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Relays> {
+        self.relays.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl RelayPod {
+    fn of(pod: &Pod) -> Option<Self> {
+        let namespace = pod.namespace()?;
+        let relay = pod.labels().get(RELAY_LABEL)?.as_str();
+        Some(Self {
+            fleet: Key::new(Kind::Relay, namespace, relay),
+            name: pod.name_any(),
+        })
+    }
+}
+
+// A pod that is going away or is over need not run anything new.
+fn is_live(pod: &Pod) -> bool {
+    let phase = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref());
+    pod.meta().deletion_timestamp.is_none() && !matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+impl Place {
+    /// The relay runs `version`, which was published as `revision`.
+    pub(crate) fn acknowledge(&self, revision: u64, version: Version) {
+        self.update(|entry| {
+            entry.acknowledged = Some(Acknowledged { revision, version });
+            entry.refused = None;
+        });
+    }
+
+    /// The relay refused what was published as `revision`, and runs what it ran before.
+    pub(crate) fn refuse(&self, revision: u64, errors: &[ObjectError]) {
+        let mut by_object = BTreeMap::new();
+        for error in errors {
+            let source = error.source.as_ref().and_then(Key::from_ref);
+            // What the relay does not lay at a resource's door concerns the fleet as a whole.
+            let key = source.unwrap_or_else(|| self.pod.fleet.clone());
+            let text = match error.field.as_str() {
+                "" => error.message.clone(),
+                field => format!("spec.{field}: {}", error.message),
+            };
+            by_object.entry(key).or_insert(text);
+        }
+        self.update(|entry| {
+            entry.refused = Some(Refused {
+                revision,
+                errors: by_object,
+            });
+        });
+    }
+
+    fn update(&self, change: impl FnOnce(&mut Entry)) {
+        let mut relays = self.roster.lock();
+        if let Some(entry) = relays.entries.get_mut(&self.pod)
+            && entry.stream == self.stream
+        {
+            change(entry);
+        }
+        drop(relays);
+        self.roster.changed.notify_one();
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.update(|entry| entry.connection = Connection::LostAt(Instant::now()));
+    }
+}
+
+/// How things stand at one moment.
+#[derive(Debug, Default)]
+pub(crate) struct View {
+    fleets: BTreeMap<Key, FleetView>,
+}
+
+#[derive(Debug, Default)]
+struct FleetView {
+    /// Everyone who ought to run the fleet's snapshot.
+    pods: BTreeSet<String>,
+    /// Those who said something since this process began.
+    heard: BTreeSet<String>,
+    /// The revisions that they run.
+    acknowledged: Vec<u64>,
+    /// Pod, revision, what is wrong by object.
+    refused: Vec<(String, u64, BTreeMap<Key, String>)>,
+}
+
+impl View {
+    fn fleet(&mut self, pod: &RelayPod) -> &mut FleetView {
+        self.fleets.entry(pod.fleet.clone()).or_default()
+    }
+
+    /// Whether every pod of the object's fleets said something since this process began, and there is one.
+    pub(crate) fn is_heard(&self, verdict: &Verdict) -> bool {
+        let mut fleets = verdict.fleets.iter().map(|relay| self.fleets.get(relay));
+        fleets.all(|fleet| {
+            fleet.is_some_and(|fleet| !fleet.pods.is_empty() && fleet.pods == fleet.heard)
+        })
+    }
+
+    /// How far the pods of the object's fleets have come with it.
+    pub(crate) fn progress(
+        &self,
+        key: &Key,
+        verdict: &Verdict,
+        publication: &Publication,
+    ) -> Progress {
+        let mut progress = Progress::default();
+        for relay in &verdict.fleets {
+            let (Some(fleet), Some(since)) = (
+                self.fleets.get(relay),
+                publication
+                    .fleets
+                    .get(relay)
+                    .and_then(|published| published.since(key)),
+            ) else {
+                continue;
+            };
+            progress.pods += fleet.pods.len();
+            progress.active += fleet
+                .acknowledged
+                .iter()
+                .filter(|revision| **revision >= since)
+                .count();
+            // Since then the object may have been mended.
+            let rejection = fleet
+                .refused
+                .iter()
+                .filter(|(_, revision, _)| *revision >= since)
+                .find_map(|(pod, _, errors)| Some((pod, errors.get(key)?)));
+            if let (None, Some((pod, message))) = (&progress.rejection, rejection) {
+                progress.rejection = Some(Rejection {
+                    pod: pod.clone(),
+                    message: message.clone(),
+                });
+            }
+        }
+        progress
+    }
+}

@@ -1,0 +1,380 @@
+//! The sync service: one stream per relay, one unanswered offer at a time.
+//!
+//! ```text
+//! relay ──Hello(relay, pod, active version)──▶   same version as published: acknowledged, nothing is sent
+//!       ◀──Offer(nonce, version, snapshot)────   else; and whenever something new is published
+//!       ──Answer(nonce, version, errors)─────▶   no errors: acknowledged; else refused, and not offered again
+//! ```
+//!
+//! A stream looks at the newest publication when it is free to offer, so a slow relay skips versions and nothing queues up.
+//! A fleet that does not exist (yet) is waited for. A stream has no task of its own: tonic polls it with its connection,
+//! and drops it, and its place in the roster, when the peer goes away.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{Stream, TryStreamExt as _, stream};
+use relay_proto::config_sync_server::{ConfigSync, ConfigSyncServer};
+use relay_proto::{
+    Answer, FromRelay, Hello, Offer, SCHEMA, SNAPSHOT_BYTES_MAX, ToRelay, Version, from_relay,
+    to_relay,
+};
+use tokio::net::TcpListener;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::timeout;
+use tonic::transport::server::{Server, TcpIncoming};
+use tonic::{Request, Response, Status, Streaming};
+use tracing::{info, warn};
+
+use crate::inputs::{Key, Kind};
+use crate::metrics::{Metrics, Outcome};
+use crate::publish::{Publications, Published};
+use crate::roster::{Place, RelayPod, Roster};
+use crate::run::stopped;
+
+/// Streams at the same time; more are refused.
+const STREAMS_MAX: usize = 8192;
+/// Streams of one connection; a relay needs one.
+const STREAMS_PER_CONNECTION_MAX: u32 = 4;
+/// How long a peer may take to say hello.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// A message of a relay, in bytes: an answer may name many resources.
+const FROM_RELAY_BYTES_MAX: usize = 1 << 20;
+/// Errors of a refusal that are kept.
+const ERRORS_MAX: usize = 64;
+/// A Kubernetes name, in bytes.
+const NAME_BYTES_MAX: usize = 253;
+/// A peer that does not answer a ping is gone.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Serves relays until `stopping` turns true.
+pub(crate) async fn run(
+    listener: TcpListener,
+    service: Sync,
+    mut stopping: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
+    let service = ConfigSyncServer::new(service)
+        .max_decoding_message_size(FROM_RELAY_BYTES_MAX)
+        // The offer around the snapshot is a nonce, a digest and three lengths.
+        .max_encoding_message_size(SNAPSHOT_BYTES_MAX + 1024);
+    let incoming = TcpIncoming::from(listener)
+        .with_nodelay(Some(true))
+        .with_keepalive(Some(KEEPALIVE_INTERVAL));
+    Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+        .serve_with_incoming_shutdown(service, incoming, async move {
+            stopped(&mut stopping).await;
+        })
+        .await?;
+    Ok(())
+}
+
+/// The service.
+#[derive(Debug)]
+pub(crate) struct Sync {
+    publications: Publications,
+    roster: Arc<Roster>,
+    metrics: Arc<Metrics>,
+    stopping: watch::Receiver<bool>,
+    places: Arc<Semaphore>,
+}
+
+impl Sync {
+    pub(crate) fn new(
+        publications: Publications,
+        roster: Arc<Roster>,
+        metrics: Arc<Metrics>,
+        stopping: watch::Receiver<bool>,
+    ) -> Self {
+        Self {
+            publications,
+            roster,
+            metrics,
+            stopping,
+            places: Arc::new(Semaphore::new(STREAMS_MAX)),
+        }
+    }
+}
+
+type ToRelayStream = Pin<Box<dyn Stream<Item = Result<ToRelay, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl ConfigSync for Sync {
+    type SyncStream = ToRelayStream;
+
+    async fn sync(
+        &self,
+        request: Request<Streaming<FromRelay>>,
+    ) -> Result<Response<ToRelayStream>, Status> {
+        let Ok(permit) = Arc::clone(&self.places).try_acquire_owned() else {
+            self.metrics.sync_streams_refused.inc();
+            return Err(Status::resource_exhausted("too many relays are connected"));
+        };
+        let stranger = Stranger {
+            permit,
+            peer: request.remote_addr().map(|peer| peer.to_string()),
+            from_relay: request.into_inner(),
+            publications: self.publications.clone(),
+            roster: Arc::clone(&self.roster),
+            metrics: Arc::clone(&self.metrics),
+            stopping: self.stopping.clone(),
+        };
+        Ok(Response::new(Box::pin(stranger.stream())))
+    }
+}
+
+/// A peer that has yet to say hello.
+struct Stranger {
+    permit: OwnedSemaphorePermit,
+    peer: Option<String>,
+    from_relay: Streaming<FromRelay>,
+    publications: Publications,
+    roster: Arc<Roster>,
+    metrics: Arc<Metrics>,
+    stopping: watch::Receiver<bool>,
+}
+
+impl Stranger {
+    fn stream(self) -> impl Stream<Item = Result<ToRelay, Status>> {
+        stream::once(self.greet())
+            .map_ok(|conversation| stream::try_unfold(conversation, Conversation::next))
+            .try_flatten()
+    }
+
+    async fn greet(mut self) -> Result<Conversation, Status> {
+        match self.hello().await {
+            Ok(hello) => Ok(self.admit(hello)),
+            Err(status) => {
+                self.metrics.sync_streams_refused.inc();
+                warn!(
+                    peer = self.peer,
+                    error = status.message(),
+                    "refused a stream"
+                );
+                Err(status)
+            }
+        }
+    }
+
+    async fn hello(&mut self) -> Result<Greeting, Status> {
+        let first = timeout(HELLO_TIMEOUT, self.from_relay.message())
+            .await
+            .map_err(|_| Status::deadline_exceeded("no hello in time"))??;
+        match first.and_then(|first| first.message) {
+            Some(from_relay::Message::Hello(hello)) => Greeting::read(hello),
+            Some(from_relay::Message::Answer(_)) | None => {
+                Err(Status::invalid_argument("say hello first"))
+            }
+        }
+    }
+
+    fn admit(self, greeting: Greeting) -> Conversation {
+        let Greeting { pod, active, build } = greeting;
+        info!(relay = %pod.fleet, pod = pod.name, build, peer = self.peer, "relay connected");
+        let place = self.roster.join(pod.clone(), active);
+        self.metrics.sync_streams.inc();
+        Conversation {
+            pod,
+            place,
+            active,
+            acknowledged: None,
+            refused: None,
+            offered: None,
+            nonce: 0,
+            from_relay: self.from_relay,
+            publications: self.publications,
+            metrics: self.metrics,
+            stopping: self.stopping,
+            _permit: self.permit,
+        }
+    }
+}
+
+/// A hello that makes sense.
+struct Greeting {
+    pod: RelayPod,
+    active: Option<Version>,
+    build: String,
+}
+
+impl Greeting {
+    fn read(hello: Hello) -> Result<Self, Status> {
+        let fleet = hello
+            .relay
+            .as_ref()
+            .and_then(Key::from_ref)
+            .filter(|key| key.kind == Kind::Relay && is_name(&key.namespace) && is_name(&key.name))
+            .ok_or_else(|| Status::invalid_argument("hello names no Relay"))?;
+        if !is_name(&hello.pod) {
+            return Err(Status::invalid_argument("hello names no pod"));
+        }
+        if hello.schema_max < SCHEMA {
+            return Err(Status::failed_precondition(format!(
+                "the relay reads snapshots up to schema {} and this operator writes {SCHEMA}: upgrade the relay",
+                hello.schema_max
+            )));
+        }
+        let active = match hello.active_version.as_slice() {
+            [] => None,
+            bytes => Some(
+                Version::from_bytes(bytes)
+                    .ok_or_else(|| Status::invalid_argument("hello's version is not 32 bytes"))?,
+            ),
+        };
+        Ok(Self {
+            pod: RelayPod {
+                fleet,
+                name: hello.pod,
+            },
+            active,
+            build: hello.build.chars().take(NAME_BYTES_MAX).collect(),
+        })
+    }
+}
+
+fn is_name(text: &str) -> bool {
+    (1..=NAME_BYTES_MAX).contains(&text.len())
+}
+
+/// A relay that said hello.
+struct Conversation {
+    pod: RelayPod,
+    place: Place,
+    /// What the relay runs, as far as it said.
+    active: Option<Version>,
+    /// The revision that the roster knows of.
+    acknowledged: Option<u64>,
+    /// What it refused last, unless it acknowledged something since.
+    refused: Option<Version>,
+    /// What has not been answered.
+    offered: Option<Offered>,
+    nonce: u64,
+    from_relay: Streaming<FromRelay>,
+    publications: Publications,
+    metrics: Arc<Metrics>,
+    stopping: watch::Receiver<bool>,
+    _permit: OwnedSemaphorePermit,
+}
+
+struct Offered {
+    nonce: u64,
+    revision: u64,
+    version: Version,
+}
+
+impl Conversation {
+    /// The next offer; `None` when the relay has hung up.
+    async fn next(mut self) -> Result<Option<(ToRelay, Self)>, Status> {
+        loop {
+            if let Some(offer) = self.offer() {
+                return Ok(Some((offer, self)));
+            }
+            tokio::select! {
+                message = self.from_relay.message() => match message? {
+                    None => return Ok(None),
+                    Some(message) => self.hear(message)?,
+                },
+                // Where publishing has ended, the end of all is near.
+                changed = self.publications.changed() => if changed.is_err() {
+                    return Err(Status::unavailable("the operator is stopping"));
+                },
+                _ = &mut self.place.taken_over => {
+                    return Err(Status::aborted("another stream of this pod took over"));
+                }
+                () = stopped(&mut self.stopping) => {
+                    return Err(Status::unavailable("the operator is stopping"));
+                }
+            }
+        }
+    }
+
+    fn offer(&mut self) -> Option<ToRelay> {
+        if self.offered.is_some() {
+            return None;
+        }
+        let published = self.newest()?;
+        let version = published.version;
+        if self.active == Some(version) {
+            self.acknowledge(published.revision, version);
+            return None;
+        }
+        if self.refused == Some(version) {
+            return None;
+        }
+        self.nonce += 1;
+        self.offered = Some(Offered {
+            nonce: self.nonce,
+            revision: published.revision,
+            version,
+        });
+        self.metrics.sync_offers.inc();
+        Some(ToRelay {
+            message: Some(to_relay::Message::Offer(Offer {
+                nonce: self.nonce,
+                version: version.as_bytes().to_vec(),
+                snapshot: published.encoded.clone(),
+            })),
+        })
+    }
+
+    fn newest(&mut self) -> Option<Arc<Published>> {
+        let publication = self.publications.borrow_and_update();
+        publication
+            .as_ref()?
+            .fleets
+            .get(&self.pod.fleet)
+            .map(Arc::clone)
+    }
+
+    fn acknowledge(&mut self, revision: u64, version: Version) {
+        self.active = Some(version);
+        self.refused = None;
+        if self.acknowledged != Some(revision) {
+            self.acknowledged = Some(revision);
+            self.place.acknowledge(revision, version);
+        }
+    }
+
+    fn hear(&mut self, message: FromRelay) -> Result<(), Status> {
+        let Some(from_relay::Message::Answer(answer)) = message.message else {
+            return Err(Status::invalid_argument("only answers follow a hello"));
+        };
+        let Answer {
+            nonce,
+            version,
+            mut errors,
+        } = answer;
+        let offered = self
+            .offered
+            .take()
+            .filter(|offered| offered.nonce == nonce && offered.version.as_bytes() == version)
+            .ok_or_else(|| Status::invalid_argument("the answer is to no offer"))?;
+        let Offered {
+            revision, version, ..
+        } = offered;
+        let (relay, pod) = (&self.pod.fleet, self.pod.name.as_str());
+        if errors.is_empty() {
+            info!(%relay, pod, %version, revision, "snapshot acknowledged");
+            self.metrics.answered(Outcome::Success);
+            self.acknowledge(revision, version);
+        } else {
+            errors.truncate(ERRORS_MAX);
+            warn!(%relay, pod, %version, revision, error = %errors[0], "snapshot refused");
+            self.metrics.answered(Outcome::Failure);
+            self.refused = Some(version);
+            self.place.refuse(revision, &errors);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Conversation {
+    fn drop(&mut self) {
+        self.metrics.sync_streams.dec();
+        info!(relay = %self.pod.fleet, pod = self.pod.name, "relay disconnected");
+    }
+}

@@ -1,0 +1,321 @@
+//! Verdicts and acknowledgements → the status of every object. The only writer of statuses and of events.
+//!
+//! Level-triggered: whatever changed, all objects are looked at, and those whose status differs from what it should be are
+//! written, by server-side apply. So a write that failed, or that an outsider undid, is made again: at once when something
+//! changes, and at the latest after [`REEVALUATE`].
+
+mod desired;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crds::Status;
+use futures::{StreamExt as _, stream};
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
+use kube::core::object::HasStatus;
+use kube::runtime::events::{Event, Recorder, Reporter};
+use kube::{Client, ResourceExt};
+use serde_json::json;
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{debug, warn};
+
+use crate::compile::Verdict;
+use crate::inputs::{Key, Kind};
+use crate::metrics::{Metrics, Outcome};
+use crate::publish::{Publication, Publications};
+use crate::roster::{Roster, View};
+use crate::watch::{Store, Stores};
+
+/// Who owns the fields that are written here.
+const FIELD_MANAGER: &str = "carbonway-operator";
+/// What a call to the API server may take; the client by itself retries for minutes.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// Calls at the same time.
+const CALLS_MAX: usize = 16;
+/// Acknowledgements come in crowds, and one write for all of them is enough.
+const PAUSE: Duration = Duration::from_millis(50);
+const REEVALUATE: Duration = Duration::from_secs(30);
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+
+/// Writes statuses. Made and run once.
+pub(crate) struct Report {
+    pub(crate) client: Client,
+    pub(crate) pod_name: String,
+    pub(crate) reconnect_grace: Duration,
+    pub(crate) stores: Arc<Stores>,
+    pub(crate) publications: Publications,
+    pub(crate) roster: Arc<Roster>,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+/// What was written of an object.
+struct Written {
+    /// The resource version that was looked at when it was written, and the one that came of it: while the watch lags
+    /// behind, the store still has the former.
+    over: Option<String>,
+    gave: Option<String>,
+    status: Status,
+}
+
+/// A write to be made.
+struct Write {
+    key: Key,
+    uid: Option<String>,
+    over: Option<String>,
+    status: Status,
+    event: Option<Event>,
+}
+
+/// What statuses are made of, at one moment.
+struct Moment {
+    publication: Arc<Publication>,
+    view: View,
+    now: Timestamp,
+    /// Relays had the time to connect since this process began.
+    is_settled: bool,
+}
+
+impl Report {
+    /// Reports for ever.
+    pub(crate) async fn run(mut self) -> anyhow::Result<()> {
+        let reporter = Reporter {
+            controller: FIELD_MANAGER.to_owned(),
+            instance: Some(self.pod_name.clone()),
+        };
+        let events = Recorder::new(self.client.clone(), reporter);
+        self.publications
+            .wait_for(Option::is_some)
+            .await
+            .map_err(|_| anyhow::anyhow!("publishing ended"))?;
+        let settled_at = Instant::now() + self.reconnect_grace;
+        let mut written = BTreeMap::new();
+        let mut retry = RETRY_FIRST;
+        loop {
+            let is_settled = settled_at <= Instant::now();
+            let writes = self.due(is_settled, &mut written);
+            let failures = self.write(writes, &events, &mut written).await;
+            let mut wait = REEVALUATE;
+            if failures > 0 {
+                wait = retry;
+                retry = REEVALUATE.min(retry * 2);
+            } else {
+                retry = RETRY_FIRST;
+            }
+            if !is_settled {
+                wait = wait.min(settled_at.saturating_duration_since(Instant::now()));
+            }
+            tokio::select! {
+                () = self.stores.report_changed.notified() => {}
+                () = self.roster.changed.notified() => {}
+                changed = self.publications.changed() => changed?,
+                () = sleep(wait) => {}
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// The writes that are to be made.
+    fn due(&mut self, is_settled: bool, written: &mut BTreeMap<Key, Written>) -> Vec<Write> {
+        let Some(publication) = self
+            .publications
+            .borrow_and_update()
+            .as_ref()
+            .map(Arc::clone)
+        else {
+            return Vec::new();
+        };
+        written.retain(|key, _| publication.verdicts.contains_key(key));
+        let moment = Moment {
+            publication,
+            view: self.roster.view(&self.stores.pods.all()),
+            // The one place where this program asks for the time of day.
+            now: Timestamp::now(),
+            is_settled,
+        };
+        let stores = &self.stores;
+        [
+            moment.due(Kind::Relay, &stores.relays, written),
+            moment.due(Kind::Destination, &stores.destinations, written),
+            moment.due(Kind::Route, &stores.routes, written),
+            moment.due(Kind::Blocklist, &stores.blocklists, written),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+
+    /// Makes the writes, and says how many failed.
+    async fn write(
+        &self,
+        writes: Vec<Write>,
+        events: &Recorder,
+        written: &mut BTreeMap<Key, Written>,
+    ) -> usize {
+        let mut failures = 0;
+        let mut results = stream::iter(writes)
+            .map(|write| self.apply(write, events))
+            .buffer_unordered(CALLS_MAX);
+        while let Some(result) = results.next().await {
+            match result {
+                Applied::Written(key, status) => {
+                    written.insert(key, status);
+                }
+                Applied::Gone => {}
+                Applied::Failed => failures += 1,
+            }
+        }
+        failures
+    }
+
+    async fn apply(&self, write: Write, events: &Recorder) -> Applied {
+        let Write {
+            key,
+            uid,
+            over,
+            status,
+            event,
+        } = write;
+        let resource = resource(key.kind);
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(self.client.clone(), &key.namespace, &resource);
+        // With the UID, so that what was found of an object is not said of another one that took its name.
+        let body = json!({
+            "apiVersion": &resource.api_version,
+            "kind": &resource.kind,
+            "metadata": { "name": &key.name, "namespace": &key.namespace, "uid": &uid },
+            "status": &status,
+        });
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        let patch = Patch::Apply(&body);
+        let call = api.patch_status(&key.name, &params, &patch);
+        let gave = match timeout(CALL_TIMEOUT, call).await {
+            Ok(Ok(object)) => object.resource_version(),
+            Ok(Err(kube::Error::Api(refusal)))
+                if refusal.is_not_found() || refusal.is_conflict() =>
+            {
+                debug!(object = %key, error = %refusal, "the object is gone");
+                return Applied::Gone;
+            }
+            Ok(Err(error)) => {
+                warn!(object = %key, %error, "cannot write status, will be tried again");
+                self.metrics.status_written(Outcome::Failure);
+                return Applied::Failed;
+            }
+            Err(_) => {
+                warn!(object = %key, "writing status took too long, will be tried again");
+                self.metrics.status_written(Outcome::Failure);
+                return Applied::Failed;
+            }
+        };
+        self.metrics.status_written(Outcome::Success);
+        if let Some(event) = event {
+            self.tell(&event, &reference(&key, uid, &resource), events)
+                .await;
+        }
+        Applied::Written(key, Written { over, gave, status })
+    }
+
+    // An event that cannot be written is lost: the status says the same.
+    async fn tell(&self, event: &Event, reference: &ObjectReference, events: &Recorder) {
+        let outcome = match timeout(CALL_TIMEOUT, events.publish(event, reference)).await {
+            Ok(Ok(())) => Outcome::Success,
+            Ok(Err(error)) => {
+                warn!(object = reference.name, %error, "cannot write event");
+                Outcome::Failure
+            }
+            Err(_) => {
+                warn!(object = reference.name, "writing an event took too long");
+                Outcome::Failure
+            }
+        };
+        self.metrics.event_written(outcome);
+    }
+}
+
+enum Applied {
+    Written(Key, Written),
+    /// There is nobody to say it to.
+    Gone,
+    Failed,
+}
+
+impl Moment {
+    fn due<K>(&self, kind: Kind, store: &Store<K>, written: &BTreeMap<Key, Written>) -> Vec<Write>
+    where
+        K: ResourceExt + HasStatus<Status = Status>,
+    {
+        let objects = store.all();
+        let due = objects.iter().filter_map(|object| {
+            let key = Key::of(kind, object.as_ref());
+            // Another generation is about to be compiled.
+            let verdict = self.publication.verdicts.get(&key)?;
+            let is_compiled = object.meta().generation.unwrap_or(0) == verdict.generation;
+            is_compiled.then(|| self.write(key, object.as_ref(), verdict, written))?
+        });
+        due.collect()
+    }
+
+    fn write<K>(
+        &self,
+        key: Key,
+        object: &K,
+        verdict: &Verdict,
+        written: &BTreeMap<Key, Written>,
+    ) -> Option<Write>
+    where
+        K: ResourceExt + HasStatus<Status = Status>,
+    {
+        let version = object.resource_version();
+        let unseen = Status::default();
+        let last = written.get(&key);
+        let current = match last {
+            Some(last) if last.over == version => &last.status,
+            _ => object.status().unwrap_or(&unseen),
+        };
+        let progress = self.view.progress(&key, verdict, &self.publication);
+        let mut status = desired::status(verdict, &progress, current, self.now);
+        if let Some(published) = self.publication.fleets.get(&key) {
+            status.snapshot_version = published.version.to_string();
+        }
+        let is_fixed = last
+            .is_some_and(|last| last.gave == version && desired::is_same(&last.status, &status));
+        let is_held = || {
+            !self.is_settled
+                && !self.view.is_heard(verdict)
+                && desired::only_awaits_relays(current, &status)
+        };
+        if is_fixed || desired::is_same(current, &status) || is_held() {
+            return None;
+        }
+        Some(Write {
+            uid: object.uid(),
+            over: version,
+            event: desired::event(current, &status),
+            status,
+            key,
+        })
+    }
+}
+
+fn resource(kind: Kind) -> ApiResource {
+    match kind {
+        Kind::Relay => ApiResource::erase::<crds::Relay>(&()),
+        Kind::Destination => ApiResource::erase::<crds::Destination>(&()),
+        Kind::Route => ApiResource::erase::<crds::Route>(&()),
+        Kind::Blocklist => ApiResource::erase::<crds::Blocklist>(&()),
+    }
+}
+
+fn reference(key: &Key, uid: Option<String>, resource: &ApiResource) -> ObjectReference {
+    ObjectReference {
+        api_version: Some(resource.api_version.clone()),
+        kind: Some(resource.kind.clone()),
+        namespace: Some(key.namespace.clone()),
+        name: Some(key.name.clone()),
+        uid,
+        ..ObjectReference::default()
+    }
+}

@@ -1,0 +1,118 @@
+//! What a status should be, and how it differs from what it is. Pure.
+
+use crds::{ConditionType, Reason, Status};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::jiff::Timestamp;
+use kube::runtime::events::{Event, EventType};
+
+use crate::compile::Verdict;
+use crate::conditions::{Progress, conditions};
+
+/// An event's text, in bytes; the API takes no more.
+const NOTE_BYTES_MAX: usize = 1024;
+
+/// Every type of condition that is ours.
+const TYPES: [ConditionType; 6] = [
+    ConditionType::Accepted,
+    ConditionType::ResolvedRefs,
+    ConditionType::Programmed,
+    ConditionType::Ready,
+    ConditionType::Stalled,
+    ConditionType::Reconciling,
+];
+
+/// The status of an object. A condition that stays as it was in `current` keeps its time.
+pub(super) fn status(
+    verdict: &Verdict,
+    progress: &Progress,
+    current: &Status,
+    now: Timestamp,
+) -> Status {
+    let conditions = conditions(verdict, progress).into_iter().map(|condition| {
+        let type_ = condition.type_.as_str().to_owned();
+        let status = if condition.is_true { "True" } else { "False" };
+        let since = find(current, condition.type_)
+            .filter(|before| before.status == status)
+            .map_or(Time(now), |before| before.last_transition_time.clone());
+        Condition {
+            type_,
+            status: status.to_owned(),
+            reason: condition.reason.as_str().to_owned(),
+            message: condition.message,
+            observed_generation: Some(verdict.generation),
+            last_transition_time: since,
+        }
+    });
+    Status {
+        observed_generation: verdict.generation,
+        conditions: conditions.collect(),
+        programmed_pods: match verdict.fleets.is_empty() {
+            true => String::new(),
+            false => progress.to_string(),
+        },
+        snapshot_version: String::new(),
+    }
+}
+
+/// Whether two statuses say the same, whenever it came to be. Conditions of others are not looked at.
+pub(super) fn is_same(a: &Status, b: &Status) -> bool {
+    a.observed_generation == b.observed_generation
+        && a.programmed_pods == b.programmed_pods
+        && a.snapshot_version == b.snapshot_version
+        && TYPES
+            .into_iter()
+            .all(|type_| match (find(a, type_), find(b, type_)) {
+                (Some(a), Some(b)) => {
+                    (&a.status, &a.reason, &a.message, a.observed_generation)
+                        == (&b.status, &b.reason, &b.message, b.observed_generation)
+                }
+                (None, None) => true,
+                (Some(_), None) | (None, Some(_)) => false,
+            })
+}
+
+/// Whether all that changes is that relays, which ran this generation when it was last looked at, have yet to say so.
+pub(super) fn only_awaits_relays(current: &Status, desired: &Status) -> bool {
+    let is_awaiting = find(desired, ConditionType::Programmed).is_some_and(|condition| {
+        [Reason::Pending, Reason::NoRelays]
+            .map(Reason::as_str)
+            .contains(&condition.reason.as_str())
+    });
+    is_awaiting
+        && current.observed_generation == desired.observed_generation
+        && is_true(current, ConditionType::Programmed)
+        && [ConditionType::Accepted, ConditionType::ResolvedRefs]
+            .into_iter()
+            .all(|type_| is_true(current, type_) == is_true(desired, type_))
+}
+
+/// What is to be told of a change of Ready, if it changed. That relays have yet to answer is no news.
+pub(super) fn event(current: &Status, desired: &Status) -> Option<Event> {
+    let ready = find(desired, ConditionType::Ready)?;
+    let before = find(current, ConditionType::Ready);
+    let is_news = before
+        .is_none_or(|before| (&before.status, &before.reason) != (&ready.status, &ready.reason));
+    if !is_news || ready.reason == Reason::Pending.as_str() {
+        return None;
+    }
+    let note = &ready.message[..ready.message.floor_char_boundary(NOTE_BYTES_MAX)];
+    Some(Event {
+        type_: match is_true(desired, ConditionType::Ready) {
+            true => EventType::Normal,
+            false => EventType::Warning,
+        },
+        reason: ready.reason.clone(),
+        note: Some(note.to_owned()),
+        action: "Program".to_owned(),
+        secondary: None,
+    })
+}
+
+fn find(status: &Status, type_: ConditionType) -> Option<&Condition> {
+    let mut conditions = status.conditions.iter();
+    conditions.find(|condition| condition.type_ == type_.as_str())
+}
+
+fn is_true(status: &Status, type_: ConditionType) -> bool {
+    find(status, type_).is_some_and(|condition| condition.status == "True")
+}
