@@ -38,7 +38,7 @@ use crate::{Match, RelayRef, Status};
     )
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("self.entries.all(e, ['', e.?prefix.orValue(''), e.?notPrefix.orValue(''), e.?contains.orValue(''), e.?notContains.orValue(''), e.?regex.orValue(''), e.?notRegex.orValue('')].exists(x, x != ''))")
+#[x_kube(validation = Rule::new("self.entries.all(e, (has(e.prefix) && e.prefix != '') || (has(e.notPrefix) && e.notPrefix != '') || (has(e.contains) && e.contains != '') || (has(e.notContains) && e.notContains != '') || (has(e.regex) && e.regex != '') || (has(e.notRegex) && e.notRegex != ''))")
     .message("an entry has no condition and would drop every line: set at least one of prefix, notPrefix, contains, notContains, regex, notRegex"))]
 pub struct BlocklistSpec {
     /// The Relays, in this namespace, that run this blocklist. Default: the one labelled carbonway.io/default=true.

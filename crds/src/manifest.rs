@@ -1,7 +1,7 @@
 //! The CRD manifests, as the files in `yaml/` hold them.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, JSON, JSONSchemaProps,
+    CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray,
 };
 use kube::CustomResourceExt as _;
 
@@ -42,6 +42,7 @@ fn finish(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
         else {
             continue;
         };
+        refuse_null_sizes(root);
         let Some(properties) = root.properties.as_mut() else {
             continue;
         };
@@ -53,4 +54,19 @@ fn finish(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
         }
     }
     crd
+}
+
+// kube lets every int-or-string that has a default be null as well; ours cannot be decoded from that.
+fn refuse_null_sizes(schema: &mut JSONSchemaProps) {
+    if schema.x_kubernetes_int_or_string == Some(true) {
+        schema.nullable = None;
+    }
+    schema
+        .properties
+        .iter_mut()
+        .flat_map(|properties| properties.values_mut())
+        .for_each(refuse_null_sizes);
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
+        refuse_null_sizes(items);
+    }
 }

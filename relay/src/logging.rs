@@ -45,18 +45,22 @@ impl std::fmt::Display for EnvFilterText {
 }
 
 impl LogArgs {
-    /// Begins to log. Once per process.
-    pub fn init(&self) {
-        let json = match self.log_format {
+    /// Whether logs are for programs.
+    pub fn is_json(&self) -> bool {
+        match self.log_format {
             LogFormat::Auto => !io::stderr().is_terminal(),
             LogFormat::Text => false,
             LogFormat::Json => true,
-        };
+        }
+    }
+
+    /// Begins to log. Once per process.
+    pub fn init(&self) {
         let subscriber = tracing_subscriber::fmt()
             .with_env_filter(EnvFilter::new(&self.log_level.0))
             .with_writer(io::stderr)
             .with_timer(SystemTime);
-        if json {
+        if self.is_json() {
             subscriber.json().flatten_event(true).init()
         } else {
             subscriber.init()

@@ -1,0 +1,350 @@
+//! A directory of resources: every `*.yaml` and `*.yml` in it, several documents a file if need be. Directories within it
+//! are not read.
+//!
+//! Objects without a namespace are in `default`. Documents of other API groups (a kustomization, a ConfigMap) are passed
+//! over. What is wrong is collected, not thrown, so that all of it is said at once.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use operator::inputs::{Inputs, Key, Kind};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::finding::Finding;
+use crate::schema::Schemas;
+
+const DEFAULT_NAMESPACE: &str = "default";
+
+/// What a directory holds.
+#[derive(Default)]
+pub(crate) struct Directory {
+    pub(crate) inputs: Inputs,
+    /// Where each object stands.
+    pub(crate) origins: BTreeMap<Key, Origin>,
+    /// What is wrong with the files themselves.
+    pub(crate) findings: Vec<Finding>,
+}
+
+/// Where an object stands.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    file: PathBuf,
+    line: usize,
+}
+
+impl Origin {
+    /// Something wrong at this place.
+    pub(crate) fn finding(
+        &self,
+        object: Option<&Key>,
+        field: impl Into<String>,
+        message: impl Into<String>,
+    ) -> Finding {
+        let (file, object) = (self.file.clone(), object.cloned());
+        Finding {
+            file,
+            line: self.line,
+            object,
+            field: field.into(),
+            message: message.into(),
+        }
+    }
+}
+
+/// The text of every file, by path: what a directory is made of.
+pub(crate) type Files = BTreeMap<PathBuf, String>;
+
+/// Reads the files of a directory.
+///
+/// # Errors
+/// The directory or one of its files cannot be read.
+pub(crate) fn read(directory: &Path) -> anyhow::Result<Files> {
+    let listing = fs::read_dir(directory)
+        .with_context(|| format!("cannot read the directory {}", directory.display()))?;
+    let mut files = Files::new();
+    for entry in listing {
+        let path = entry?.path();
+        let is_yaml = path
+            .extension()
+            .is_some_and(|extension| extension == "yaml" || extension == "yml");
+        if !is_yaml {
+            continue;
+        }
+        match fs::read_to_string(&path) {
+            Ok(text) => drop(files.insert(path, text)),
+            // A directory of that name, or a file that went while we looked.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::IsADirectory | io::ErrorKind::NotFound
+                ) => {}
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot read {}", path.display()));
+            }
+        }
+    }
+    Ok(files)
+}
+
+/// Makes resources of files.
+pub(crate) fn parse(files: &Files, schemas: &Schemas) -> Directory {
+    let mut parser = Parser {
+        schemas,
+        directory: Directory::default(),
+        objects: Objects::default(),
+    };
+    for (path, text) in files {
+        for (line, document) in documents(text) {
+            parser.document(
+                Origin {
+                    file: path.clone(),
+                    line,
+                },
+                document,
+            );
+        }
+    }
+    let Parser {
+        mut directory,
+        objects,
+        ..
+    } = parser;
+    let Objects {
+        relays,
+        destinations,
+        routes,
+        blocklists,
+    } = objects;
+    directory.inputs = Inputs::new(relays, destinations, routes, blocklists);
+    directory
+}
+
+struct Parser<'a> {
+    schemas: &'a Schemas,
+    directory: Directory,
+    objects: Objects,
+}
+
+#[derive(Default)]
+struct Objects {
+    relays: Vec<Arc<crds::Relay>>,
+    destinations: Vec<Arc<crds::Destination>>,
+    routes: Vec<Arc<crds::Route>>,
+    blocklists: Vec<Arc<crds::Blocklist>>,
+}
+
+impl Parser<'_> {
+    fn document(&mut self, origin: Origin, text: &str) {
+        let object: Value = match serde_saphyr::from_str(text) {
+            Ok(Value::Null) => return,
+            Ok(object) => object,
+            Err(error) => {
+                let within = error
+                    .location()
+                    .map_or(0, |location| location.line().saturating_sub(1));
+                let at = Origin {
+                    line: origin.line + within as usize,
+                    ..origin
+                };
+                let finding =
+                    at.finding(None, "", format!("not YAML: {}", error.without_snippet()));
+                return self.directory.findings.push(finding);
+            }
+        };
+        let text_at = |pointer: &str| {
+            object
+                .pointer(pointer)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+        };
+        let (api_version, kind) = (text_at("/apiVersion"), text_at("/kind"));
+        if api_version.is_empty() || kind.is_empty() {
+            let message = "apiVersion and kind are missing: is this a resource?";
+            return self
+                .directory
+                .findings
+                .push(origin.finding(None, "", message));
+        }
+        if api_version.split('/').next() != Some(crds::GROUP) {
+            return;
+        }
+        let Some(known) = Kind::ALL.into_iter().find(|known| known.as_str() == kind) else {
+            let message = format!(
+                "there is no kind '{kind}' in {}: it has {}",
+                crds::GROUP,
+                crds::KINDS.join(", ")
+            );
+            return self
+                .directory
+                .findings
+                .push(origin.finding(None, "kind", message));
+        };
+        let namespace = match text_at("/metadata/namespace") {
+            "" => DEFAULT_NAMESPACE,
+            namespace => namespace,
+        };
+        let key = Key::new(known, namespace, text_at("/metadata/name"));
+        if api_version != format!("{}/v1alpha1", crds::GROUP) {
+            let message = format!(
+                "'{api_version}' is not served: write {}/v1alpha1",
+                crds::GROUP
+            );
+            return self
+                .directory
+                .findings
+                .push(origin.finding(Some(&key), "apiVersion", message));
+        }
+        self.object(origin, key, &object);
+    }
+
+    fn object(&mut self, origin: Origin, key: Key, object: &Value) {
+        if let Some(first) = self.directory.origins.get(&key) {
+            let message = format!(
+                "the object is there twice, first at {}:{}",
+                first.file.display(),
+                first.line
+            );
+            return self.directory.findings.push(origin.finding(
+                Some(&key),
+                "metadata.name",
+                message,
+            ));
+        }
+        self.directory.origins.insert(key.clone(), origin.clone());
+        let checked = match self.schemas.check(key.kind.as_str(), object) {
+            Some(Ok(checked)) => checked,
+            Some(Err(violations)) => {
+                let findings = violations.into_iter().map(|violation| {
+                    origin.finding(Some(&key), violation.field, violation.message)
+                });
+                return self.directory.findings.extend(findings);
+            }
+            None => return,
+        };
+        let decoded = match key.kind {
+            Kind::Relay => decode(checked, &key).map(|object| self.objects.relays.push(object)),
+            Kind::Destination => {
+                decode(checked, &key).map(|object| self.objects.destinations.push(object))
+            }
+            Kind::Route => decode(checked, &key).map(|object| self.objects.routes.push(object)),
+            Kind::Blocklist => {
+                decode(checked, &key).map(|object| self.objects.blocklists.push(object))
+            }
+        };
+        if let Err(error) = decoded {
+            let (field, message) = (error.path().to_string(), error.inner().to_string());
+            self.directory
+                .findings
+                .push(origin.finding(Some(&key), field, message));
+        }
+    }
+}
+
+fn decode<K: DeserializeOwned + kube::ResourceExt>(
+    object: Value,
+    key: &Key,
+) -> Result<Arc<K>, serde_path_to_error::Error<serde_json::Error>> {
+    let mut object: K = serde_path_to_error::deserialize(object)?;
+    object.meta_mut().namespace = Some(key.namespace.clone());
+    Ok(Arc::new(object))
+}
+
+// The documents of a file, each with the line that it begins at.
+fn documents(text: &str) -> Vec<(usize, &str)> {
+    let mut documents = Vec::new();
+    let (mut begin, mut begin_line) = (0, 1);
+    let mut offset = 0;
+    for (index, line) in text.split_inclusive('\n').enumerate() {
+        let is_separator = line.trim_end() == "---" || line.starts_with("--- ");
+        if is_separator {
+            documents.push((begin_line, &text[begin..offset]));
+            (begin, begin_line) = (offset + line.len(), index + 2);
+        }
+        offset += line.len();
+    }
+    documents.push((begin_line, &text[begin..]));
+    documents.retain(|(_, document)| !document.trim().is_empty());
+    documents
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROUTE: &str = "apiVersion: carbonway.io/v1alpha1\nkind: Route\nmetadata: {name: a}\nspec: {destinations: [{name: d}]}\n";
+
+    fn parsed(text: &str) -> (Vec<String>, Vec<String>) {
+        let files = Files::from([(PathBuf::from("f.yaml"), text.to_owned())]);
+        let directory = parse(&files, &Schemas::new().unwrap());
+        let objects = directory
+            .inputs
+            .routes()
+            .iter()
+            .map(|route| Key::of(Kind::Route, &**route).to_string());
+        (
+            objects.collect(),
+            directory.findings.iter().map(ToString::to_string).collect(),
+        )
+    }
+
+    #[test]
+    fn several_documents_a_file() {
+        let text = format!(
+            "# a comment\n---\n{ROUTE}---\n\n{}",
+            ROUTE.replace("name: a", "name: b, namespace: x")
+        );
+        assert_eq!(
+            parsed(&text),
+            (vec!["Route default/a".into(), "Route x/b".into()], vec![])
+        );
+    }
+
+    #[test]
+    fn other_api_groups_are_passed_over() {
+        let text = "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n";
+        assert_eq!(parsed(text), (vec![], vec![]));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_place() {
+        for (text, said) in [
+            (
+                ROUTE.replace("kind: Route", "kind: Rout"),
+                "f.yaml:1: kind: there is no kind 'Rout' in carbonway.io: it has Relay, Destination, Route, Blocklist",
+            ),
+            (
+                ROUTE.replace("v1alpha1", "v2"),
+                "f.yaml:1: Route default/a: apiVersion: 'carbonway.io/v2' is not served: write carbonway.io/v1alpha1",
+            ),
+            (
+                format!("{ROUTE}---\n{ROUTE}"),
+                "f.yaml:6: Route default/a: metadata.name: the object is there twice, first at f.yaml:1",
+            ),
+            (
+                "a: 1\n".to_owned(),
+                "f.yaml:1: apiVersion and kind are missing: is this a resource?",
+            ),
+            (
+                ROUTE.replace("destinations", "destination"),
+                "f.yaml:1: Route default/a: spec.destination: there is no such field",
+            ),
+        ] {
+            assert_eq!(
+                parsed(&text).1.first().map(String::as_str),
+                Some(said),
+                "{text}"
+            );
+        }
+        let (_, findings) = parsed(&format!("{ROUTE}---\na: 1\nb: [\n"));
+        assert!(
+            findings[0].starts_with("f.yaml:8: not YAML")
+                || findings[0].starts_with("f.yaml:7: not YAML"),
+            "{findings:?}"
+        );
+    }
+}

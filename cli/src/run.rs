@@ -1,0 +1,316 @@
+//! `carbonway run`: one relay process on a directory of resources, which it follows.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use axum::routing::get;
+use axum::{Json, Router};
+use notify::Watcher as _;
+use operator::compile::{Compiled, Fleet, Verdict};
+use operator::conditions::{Condition, Progress, Rejection, conditions};
+use operator::inputs::{Key, Kind};
+use relay::logging::LogArgs;
+use relay::{Relay, RelayName, bind_admin, serve_admin};
+use relay_proto::ObjectError;
+use serde_json::{Value, json};
+use tokio::runtime;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+use tracing::{error, info, warn};
+
+use crate::check::check;
+use crate::directory::{self, Files};
+use crate::schema::Schemas;
+
+/// A directory is read once nothing in it has changed for this long, so that a file is not read half-written.
+const SETTLE: Duration = Duration::from_millis(50);
+
+/// A directory is read this often in any case: on some file systems changes are not told.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// Flags of `carbonway run`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The directory of resources; its changes take effect at once.
+    directory: PathBuf,
+
+    /// The Relay to be. Default: the only one in the directory.
+    #[arg(long, env = "CARBONWAY_RELAY", value_name = "NAMESPACE/NAME")]
+    relay: Option<RelayName>,
+
+    /// The address that listeners bind to.
+    #[arg(long, env = "CARBONWAY_LISTEN_ADDRESS", default_value_t = IpAddr::from(Ipv4Addr::UNSPECIFIED))]
+    listen_address: IpAddr,
+
+    /// Where /livez, /readyz, /metrics and /conditions are served.
+    #[arg(
+        long,
+        env = "CARBONWAY_ADMIN_ADDRESS",
+        default_value = "127.0.0.1:8080"
+    )]
+    admin_address: SocketAddr,
+
+    /// Data threads. Default: one per core.
+    #[arg(long, env = "CARBONWAY_THREADS")]
+    threads: Option<NonZeroUsize>,
+
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+/// Runs `carbonway run`.
+pub(crate) fn main(args: Args) -> anyhow::Result<ExitCode> {
+    args.log.init();
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(run(&args))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn run(args: &Args) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let schemas = Schemas::new()?;
+    let (watcher, changes) = watch(&args.directory)?;
+    let admin = bind_admin(args.admin_address).await?;
+    let relay = Relay::start(
+        args.listen_address,
+        args.threads.unwrap_or_else(relay::one_per_core),
+    )?;
+    let mut follower = Follower {
+        args,
+        schemas,
+        relay,
+        seen: None,
+        said: BTreeMap::new(),
+        shown: Arc::default(),
+    };
+    if !follower.look().await? {
+        bail!("{} cannot be run: see above", args.directory.display());
+    }
+    greet(args, &follower.said);
+    let mut admin = std::pin::pin!(serve_admin(admin, follower.relay.view(), follower.router()));
+    let mut changes = Changes {
+        changes,
+        _watcher: watcher,
+    };
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            served = &mut admin => return served.context("the admin port ended"),
+            () = follower.relay.failed() => bail!("a data thread ended"),
+            () = changes.settled() => {
+                if let Err(error) = follower.look().await {
+                    error!(error = format!("{error:#}"), "the directory cannot be read; the last good table stays");
+                }
+            }
+        }
+    }
+    let drained = tokio::select! {
+        drained = follower.relay.drain() => drained,
+        served = &mut admin => return served.context("the admin port ended"),
+    };
+    info!(lines_lost = drained.lines_lost, "stopped");
+    Ok(())
+}
+
+struct Follower<'a> {
+    args: &'a Args,
+    schemas: Schemas,
+    relay: Relay,
+    // The files as they were last read, good or not.
+    seen: Option<Files>,
+    // The conditions that were last said of each object.
+    said: BTreeMap<Key, Vec<Condition>>,
+    // The same for the admin port.
+    shown: Arc<Mutex<Value>>,
+}
+
+impl Follower<'_> {
+    // Reads the directory and takes it into force if it has changed and is good. Returns whether it is good.
+    async fn look(&mut self) -> anyhow::Result<bool> {
+        let files = directory::read(&self.args.directory)?;
+        if self.seen.as_ref() == Some(&files) {
+            return Ok(true);
+        }
+        let checked = check(&files, &self.schemas);
+        self.seen = Some(files);
+        let compiled = match checked {
+            Ok(checked) => checked.compiled,
+            Err(findings) => {
+                findings.iter().for_each(|finding| eprintln!("{finding}"));
+                if self.relay.version().is_some() {
+                    warn!(
+                        findings = findings.len(),
+                        "the change is refused; the last good table stays"
+                    );
+                }
+                return Ok(false);
+            }
+        };
+        let Some(fleet) = self.fleet(&compiled) else {
+            return Ok(false);
+        };
+        let applied = match self.relay.version() == Some(fleet.version) {
+            true => Ok(()),
+            false => self.relay.apply(&fleet.snapshot, fleet.version).await,
+        };
+        self.say(
+            &compiled.verdicts,
+            applied.as_ref().err().map_or(&[], Vec::as_slice),
+        );
+        if let Err(errors) = &applied {
+            errors.iter().for_each(|error| eprintln!("{error}"));
+        }
+        Ok(applied.is_ok())
+    }
+
+    fn fleet<'a>(&self, compiled: &'a Compiled) -> Option<&'a Fleet> {
+        let directory = self.args.directory.display();
+        if let Some(RelayName { namespace, name }) = &self.args.relay {
+            let fleet = compiled.fleets.get(&Key::new(Kind::Relay, namespace, name));
+            if fleet.is_none() {
+                eprintln!("{directory}: there is no Relay {namespace}/{name}");
+            }
+            return fleet;
+        }
+        match compiled.fleets.len() {
+            1 => compiled.fleets.values().next(),
+            0 => {
+                eprintln!("{directory}: there is no Relay: add one, it says where lines come in");
+                None
+            }
+            several => {
+                eprintln!(
+                    "{directory}: there are {several} Relays: name the one to be with --relay NAMESPACE/NAME"
+                );
+                None
+            }
+        }
+    }
+
+    // Logs the conditions that are new, and shows all of them on the admin port.
+    fn say(&mut self, verdicts: &BTreeMap<Key, Verdict>, errors: &[ObjectError]) {
+        let said = verdicts.iter().map(|(key, verdict)| {
+            let error = errors
+                .iter()
+                .find(|error| error.source == Some(key.to_ref()));
+            let rejection = error.map(|error| Rejection {
+                pod: "this process".to_owned(),
+                message: format!("{}: {}", error.field, error.message),
+            });
+            let active = usize::from(errors.is_empty());
+            (
+                key.clone(),
+                conditions(
+                    verdict,
+                    &Progress {
+                        pods: 1,
+                        active,
+                        rejection,
+                    },
+                ),
+            )
+        });
+        let said: BTreeMap<_, _> = said.collect();
+        for (key, conditions) in &said {
+            let before = self.said.get(key);
+            if let Some(ready) = conditions
+                .iter()
+                .find(|now| now.type_ == crds::ConditionType::Ready)
+                && !before.is_some_and(|before| before.contains(ready))
+            {
+                info!(object = %key, ready = ready.is_true, reason = %ready.reason, message = ready.message, "condition");
+            }
+        }
+        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = to_json(&said);
+        self.said = said;
+    }
+
+    fn router(&self) -> Router {
+        let shown = Arc::clone(&self.shown);
+        let answer =
+            async move || Json(shown.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        Router::new().route("/conditions", get(answer))
+    }
+}
+
+fn to_json(said: &BTreeMap<Key, Vec<Condition>>) -> Value {
+    let object = |(key, conditions): (&Key, &Vec<Condition>)| {
+        let condition = |condition: &Condition| {
+            json!({
+                "type": condition.type_.as_str(),
+                "status": if condition.is_true { "True" } else { "False" },
+                "reason": condition.reason.as_str(),
+                "message": condition.message,
+            })
+        };
+        let conditions: Vec<_> = conditions.iter().map(condition).collect();
+        json!({
+            "kind": key.kind.as_str(),
+            "namespace": key.namespace,
+            "name": key.name,
+            "conditions": conditions,
+        })
+    };
+    said.iter().map(object).collect()
+}
+
+// What a person wants to type next. Logs go to the same place, for programs too; those ask for JSON.
+fn greet(args: &Args, said: &BTreeMap<Key, Vec<Condition>>) {
+    if args.log.is_json() {
+        return;
+    }
+    let directory = args.directory.display();
+    let admin = args.admin_address;
+    eprintln!(
+        "
+Carbonway runs {directory}: {} resources. Try, in another terminal:
+
+  echo \"servers.web1.cpu 1 $(date +%s)\" | nc -q0 localhost 2003     send a line
+  curl {admin}/metrics                                   see what became of it
+  $EDITOR {directory}                                    change a rule: it takes effect at once
+
+Ctrl-C stops it, losing nothing.
+",
+        said.len(),
+    );
+}
+
+struct Changes {
+    changes: mpsc::Receiver<()>,
+    _watcher: notify::RecommendedWatcher,
+}
+
+impl Changes {
+    // Resolves when something has changed and then nothing for a moment, or when it is time to look anyway.
+    async fn settled(&mut self) {
+        tokio::select! {
+            _ = self.changes.recv() => {}
+            () = sleep(LOOK_AGAIN) => return,
+        }
+        while let Ok(Some(())) = timeout(SETTLE, self.changes.recv()).await {}
+    }
+}
+
+fn watch(directory: &Path) -> anyhow::Result<(notify::RecommendedWatcher, mpsc::Receiver<()>)> {
+    let (changed, changes) = mpsc::channel(1);
+    let mut watcher = notify::recommended_watcher(move |_| {
+        if changed.try_send(()).is_err() {
+            // One change that nobody has looked at yet is as good as two.
+        }
+    })?;
+    watcher
+        .watch(directory, notify::RecursiveMode::NonRecursive)
+        .with_context(|| format!("cannot watch the directory {}", directory.display()))?;
+    Ok((watcher, changes))
+}

@@ -1,0 +1,288 @@
+//! What the API server would say of a resource: its CRD's schema, with defaults and CEL rules, and unknown fields.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context as _;
+use jsonschema::Validator;
+use jsonschema::error::ValidationErrorKind;
+use serde_json::{Map, Value, json};
+
+/// The schemas of all kinds.
+pub(crate) struct Schemas(BTreeMap<String, Schema>);
+
+struct Schema {
+    // As the CRD has it: for defaults and CEL.
+    open_api: Value,
+    // The same in JSON Schema, which refuses unknown fields.
+    structural: Validator,
+}
+
+/// Something that a schema does not allow.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Violation {
+    /// `spec.match.regex`; empty for the whole object.
+    pub(crate) field: String,
+    pub(crate) message: String,
+}
+
+impl Schemas {
+    /// Compiles the schemas of the CRDs that this program was built with.
+    pub(crate) fn new() -> anyhow::Result<Self> {
+        let schemas = crds::all().into_iter().map(|crd| {
+            let kind = crd.spec.names.kind;
+            let version = crd.spec.versions.into_iter().next();
+            let open_api = version
+                .and_then(|version| version.schema?.open_api_v3_schema)
+                .with_context(|| format!("the CRD of {kind} has no schema"))?;
+            let open_api = serde_json::to_value(open_api)?;
+            let structural = jsonschema::validator_for(&to_json_schema(&open_api))
+                .map_err(|error| anyhow::anyhow!("the schema of {kind}: {error}"))?;
+            Ok((
+                kind,
+                Schema {
+                    open_api,
+                    structural,
+                },
+            ))
+        });
+        schemas.collect::<anyhow::Result<_>>().map(Self)
+    }
+
+    /// Checks an object of `kind` and fills in its defaults. An object of a kind that is not known comes back as `None`.
+    pub(crate) fn check(
+        &self,
+        kind: &str,
+        object: &Value,
+    ) -> Option<Result<Value, Vec<Violation>>> {
+        let schema = self.0.get(kind)?;
+        let object = kube_cel::apply_defaults(&schema.open_api, object);
+        let mut violations: Vec<_> = schema
+            .structural
+            .iter_errors(&object)
+            .flat_map(|error| explain(&error))
+            .collect();
+        if violations.is_empty()
+            && let Err(errors) =
+                kube_cel::Validator::new().validate(&schema.open_api, &object, None)
+        {
+            violations.extend(errors.iter().map(|error| Violation {
+                field: error.field_path.clone(),
+                message: error.message.clone(),
+            }));
+        }
+        Some(if violations.is_empty() {
+            Ok(object)
+        } else {
+            Err(violations)
+        })
+    }
+}
+
+fn explain(error: &jsonschema::ValidationError<'_>) -> Vec<Violation> {
+    let field = dotted(error.instance_path().as_str());
+    match error.kind() {
+        ValidationErrorKind::AdditionalProperties { unexpected } => {
+            let unknown = |name: &String| Violation {
+                field: if field.is_empty() {
+                    name.clone()
+                } else {
+                    format!("{field}.{name}")
+                },
+                message: "there is no such field".to_owned(),
+            };
+            unexpected.iter().map(unknown).collect()
+        }
+        _ => vec![Violation {
+            field,
+            message: error.to_string(),
+        }],
+    }
+}
+
+// `/spec/listeners/0/port` as people write it: `spec.listeners[0].port`.
+fn dotted(pointer: &str) -> String {
+    let mut path = String::new();
+    for part in pointer.split('/').skip(1) {
+        if !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()) {
+            path += &format!("[{part}]");
+        } else {
+            let separator = if path.is_empty() { "" } else { "." };
+            path += separator;
+            path += part;
+        }
+    }
+    path
+}
+
+// OpenAPI's `nullable` and Kubernetes' int-or-string in JSON Schema's words, and no field beyond those that are named.
+fn to_json_schema(open_api: &Value) -> Value {
+    let mut root = convert(open_api);
+    if let Some(Value::Object(properties)) = root.get_mut("properties") {
+        properties.insert("apiVersion".to_owned(), json!({ "type": "string" }));
+        properties.insert("kind".to_owned(), json!({ "type": "string" }));
+        properties.insert("metadata".to_owned(), metadata());
+    }
+    root
+}
+
+fn metadata() -> Value {
+    let strings = json!({ "type": "object", "additionalProperties": { "type": "string" } });
+    json!({
+        "type": "object",
+        "required": ["name"],
+        "properties": {
+            "name": { "type": "string", "maxLength": 253, "pattern": r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$" },
+            "namespace": { "type": "string", "maxLength": 63, "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$" },
+            "labels": strings,
+            "annotations": strings,
+        },
+    })
+}
+
+fn convert(schema: &Value) -> Value {
+    match schema {
+        Value::Object(fields) => {
+            let mut fields: Map<String, Value> = fields
+                .iter()
+                .map(|(name, value)| (name.clone(), convert(value)))
+                .collect();
+            if fields.contains_key("properties") && fields.get("type") == Some(&json!("object")) {
+                fields
+                    .entry("additionalProperties")
+                    .or_insert(Value::Bool(false));
+            }
+            if fields.get("x-kubernetes-int-or-string") == Some(&Value::Bool(true)) {
+                fields.insert("type".to_owned(), json!(["integer", "string"]));
+            }
+            if fields.remove("nullable") == Some(Value::Bool(true)) {
+                match fields.get_mut("type") {
+                    Some(Value::Array(types)) => types.push(json!("null")),
+                    Some(one) => *one = json!([one, "null"]),
+                    None => {}
+                }
+            }
+            Value::Object(fields)
+        }
+        Value::Array(items) => Value::Array(items.iter().map(convert).collect()),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => schema.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn violations(kind: &str, spec: Value) -> Vec<(String, String)> {
+        let object = json!({
+            "apiVersion": "carbonway.io/v1alpha1",
+            "kind": kind,
+            "metadata": { "name": "x" },
+            "spec": spec,
+        });
+        let checked = Schemas::new()
+            .unwrap()
+            .check(kind, &object)
+            .expect("the kind is known");
+        let violations = checked.err().unwrap_or_default();
+        violations
+            .into_iter()
+            .map(|violation| (violation.field, violation.message))
+            .collect()
+    }
+
+    fn one(kind: &str, spec: Value) -> (String, String) {
+        let [violation] = violations(kind, spec).try_into().expect("one violation");
+        violation
+    }
+
+    #[test]
+    fn what_is_valid_passes_with_its_defaults_filled_in() {
+        let object =
+            json!({ "metadata": { "name": "x" }, "spec": { "destinations": [{ "name": "a" }] } });
+        let checked = Schemas::new()
+            .unwrap()
+            .check("Route", &object)
+            .unwrap()
+            .unwrap();
+        assert_eq!(checked["spec"]["distribution"], "All");
+        let listener = json!({ "name": "a", "port": 2003, "plaintext": {} });
+        assert_eq!(violations("Relay", json!({ "listeners": [listener] })), []);
+        let queue = json!({ "maxBytes": 1_048_576 });
+        assert_eq!(
+            violations(
+                "Destination",
+                json!({ "file": { "path": "/x" }, "queue": queue })
+            ),
+            []
+        );
+    }
+
+    #[test]
+    fn unknown_fields_are_named() {
+        let spec = json!({ "destinations": [{ "name": "a" }], "match": { "prefx": "a" } });
+        assert_eq!(
+            one("Route", spec),
+            ("spec.match.prefx".into(), "there is no such field".into())
+        );
+    }
+
+    #[test]
+    fn types_patterns_and_limits_are_checked() {
+        for (kind, spec, field) in [
+            ("Route", json!({ "destinations": "a" }), "spec.destinations"),
+            ("Route", json!({ "destinations": [] }), "spec.destinations"),
+            (
+                "Route",
+                json!({ "destinations": [{ "name": "a" }], "onMatch": "Halt" }),
+                "spec.onMatch",
+            ),
+            (
+                "Relay",
+                json!({ "listeners": [{ "name": "a", "port": 0, "plaintext": {} }] }),
+                "spec.listeners[0].port",
+            ),
+            (
+                "Destination",
+                json!({ "carbon": { "address": "graphite" } }),
+                "spec.carbon.address",
+            ),
+            (
+                "Destination",
+                json!({ "file": { "path": "/x" }, "queue": { "maxBytes": "many" } }),
+                "spec.queue.maxBytes",
+            ),
+        ] {
+            assert_eq!(one(kind, spec.clone()).0, field, "{spec}");
+        }
+    }
+
+    #[test]
+    fn cel_rules_are_checked() {
+        let none = json!({});
+        let both = json!({ "carbon": { "address": "a:1" }, "file": { "path": "/x" } });
+        for spec in [none, both] {
+            let (field, message) = one("Destination", spec);
+            assert_eq!(
+                (field.as_str(), message.as_str()),
+                ("spec", "set exactly one endpoint: carbon or file")
+            );
+        }
+        let (_, message) = one(
+            "Blocklist",
+            json!({ "entries": [{ "prefix": "a" }, { "prefix": "" }] }),
+        );
+        assert!(
+            message.starts_with("an entry has no condition"),
+            "{message}"
+        );
+        let listener = |name: &str| json!({ "name": name, "port": 2003, "plaintext": {} });
+        let (_, message) = one(
+            "Relay",
+            json!({ "listeners": [listener("a"), listener("b")] }),
+        );
+        assert_eq!(
+            message,
+            "two listeners have the same port: give each its own"
+        );
+    }
+}
