@@ -1,0 +1,309 @@
+//! The chart: what Helm's engine makes of it, and what a real API server makes of that.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+use std::{fs, iter};
+
+use harness::{Cluster, DEADLINE, Kubectl, Process, binary, eventually, get, own_address};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::helm::{Helm, Manifest, find, name};
+use crate::installation::{PODS, apply_server_side, arguments, relay_pod};
+
+#[test]
+fn the_charts_copies_of_the_crds_are_fresh() {
+    let chart = manifests_in(&Helm::chart().join("files/crds"));
+    let source = manifests_in(&Helm::chart().join("../../crds/yaml"));
+    assert!(
+        chart == source,
+        "charts/carbonway/files/crds is stale: run `make chart`"
+    );
+}
+
+fn manifests_in(directory: &Path) -> BTreeMap<String, String> {
+    let entries = fs::read_dir(directory).expect("the directory is there");
+    let paths = entries.map(|entry| entry.expect("a directory can be read").path());
+    let read = |path: &Path| fs::read_to_string(path).expect("a manifest can be read");
+    paths
+        .map(|path| {
+            (
+                path.file_name().unwrap().to_string_lossy().into_owned(),
+                read(&path),
+            )
+        })
+        .collect()
+}
+
+#[test]
+fn lint_finds_nothing() {
+    let Some(helm) = Helm::find() else { return };
+    let report = helm
+        .call("check", json!({"strict": true, "namespace": "metrics"}))
+        .unwrap();
+    // 1: for your information; that there is no icon
+    let messages = report["messages"].as_array().unwrap().iter();
+    let findings: Vec<_> = messages
+        .filter(|message| message["severity"] != 1)
+        .collect();
+    assert_eq!((findings, &report["errors"]), (Vec::new(), &json!([])));
+}
+
+#[test]
+fn values_that_do_not_exist_or_cannot_be_are_refused_by_name() {
+    let Some(helm) = Helm::find() else { return };
+    for (values, fragment) in [
+        (
+            json!({"relays": {}}),
+            "additional properties 'relays' not allowed",
+        ),
+        (
+            json!({"relay": {"replica": 3}}),
+            "at '/relay': additional properties 'replica'",
+        ),
+        (
+            json!({"operator": {"image": {"tagg": "x"}}}),
+            "at '/operator/image'",
+        ),
+        (
+            json!({"relay": {"listeners": [{"name": "a", "prot": 1}]}}),
+            "'prot' not allowed",
+        ),
+        (
+            json!({"relay": {"listeners": [{"name": "a", "port": 8080}]}}),
+            "/relay/listeners/0/port",
+        ),
+        (json!({"log": {"level": "loud"}}), "at '/log/level'"),
+        (
+            json!({"relay": {"image": {"digest": "latest"}}}),
+            "at '/relay/image/digest'",
+        ),
+        (
+            json!({"watch": {"namespace": "elsewhere"}}),
+            "install into \"elsewhere\", or set relay.enabled to false",
+        ),
+        (
+            json!({"relay": {"shutdown": {"preStopSeconds": 60}}}),
+            "relay.shutdown.gracePeriodSeconds must exceed",
+        ),
+    ] {
+        let refusal = helm
+            .try_render("metrics", values.clone())
+            .expect_err("a bad value");
+        assert!(
+            refusal.contains(fragment),
+            "no \"{fragment}\" in: {refusal}"
+        );
+    }
+}
+
+#[test]
+fn every_value_is_in_the_readme() {
+    let Some(helm) = Helm::find() else { return };
+    let values = helm.call("values", json!({})).unwrap();
+    let readme = fs::read_to_string(Helm::chart().join("README.md")).unwrap();
+    for path in leaves("", &values) {
+        // what the operator and the relay both have is described once
+        let short = path.split_once('.').map_or("", |(_, rest)| rest);
+        let described = [path.as_str(), short]
+            .iter()
+            .any(|name| readme.contains(&format!("`{name}`")));
+        assert!(described, "{path} is not in the chart's README");
+    }
+}
+
+fn leaves(path: &str, values: &Value) -> Vec<String> {
+    match values.as_object() {
+        // what is in resources is Kubernetes' business
+        Some(fields) if !fields.is_empty() && !path.ends_with(".resources") => {
+            let dot = if path.is_empty() { "" } else { "." };
+            let fields = fields.iter();
+            fields
+                .flat_map(|(key, value)| leaves(&format!("{path}{dot}{key}"), value))
+                .collect()
+        }
+        _ => vec![path.to_owned()],
+    }
+}
+
+#[test]
+fn the_operator_may_do_what_it_must_and_nothing_else() {
+    let Some(helm) = Helm::find() else { return };
+    let rules = json!([
+        {
+            "apiGroups": ["carbonway.io"],
+            "resources": ["relays", "destinations", "routes", "blocklists"],
+            "verbs": ["get", "list", "watch"],
+        },
+        {
+            "apiGroups": ["carbonway.io"],
+            "resources": [
+                "relays/status", "destinations/status", "routes/status", "blocklists/status",
+            ],
+            "verbs": ["patch"],
+        },
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]},
+        {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
+    ]);
+    let cluster_wide = helm.render("metrics", json!({}));
+    assert_eq!(
+        kinds_of_rbac(&cluster_wide),
+        ["ClusterRole", "ClusterRoleBinding"]
+    );
+    assert_eq!(
+        find(&cluster_wide, "ClusterRole", "operator")["rules"],
+        rules
+    );
+    let namespaced = helm.render("metrics", json!({"watch": {"namespace": "metrics"}}));
+    assert_eq!(kinds_of_rbac(&namespaced), ["Role", "RoleBinding"]);
+    assert_eq!(find(&namespaced, "Role", "operator")["rules"], rules);
+}
+
+fn kinds_of_rbac(manifests: &[Manifest]) -> Vec<&str> {
+    let objects = manifests.iter().map(|manifest| &manifest.object);
+    objects
+        .filter(|object| object["apiVersion"] == "rbac.authorization.k8s.io/v1")
+        .filter_map(|object| object["kind"].as_str())
+        .collect()
+}
+
+#[test]
+fn a_release_is_accepted_where_pods_must_be_restricted_and_applying_it_again_changes_nothing() {
+    let (Some(cluster), Some(helm)) = (Cluster::shared(), Helm::find()) else {
+        return;
+    };
+    let kubectl = cluster.namespace("chart-applied");
+    let manifests = helm.render("chart-applied", json!({}));
+    apply_server_side(&kubectl, &manifests);
+    let before = versions(&kubectl, &manifests);
+    apply_server_side(&kubectl, &manifests);
+    assert_eq!(versions(&kubectl, &manifests), before);
+    let template = &find(&manifests, "Deployment", "-operator")["spec"]["template"];
+    let operator_pod = json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "operator", "labels": template["metadata"]["labels"]},
+        "spec": template["spec"],
+    });
+    for pod in [operator_pod, relay_pod(&manifests, PODS[0])] {
+        assert_eq!(refusal(&kubectl, &pod), None);
+        // and the namespace does look
+        let mut privileged = pod;
+        privileged["spec"]["containers"][0]["securityContext"]["privileged"] = json!(true);
+        privileged["spec"]["containers"][0]["securityContext"]["allowPrivilegeEscalation"] =
+            json!(true);
+        let refusal = refusal(&kubectl, &privileged).expect("nobody may be privileged");
+        assert!(
+            refusal.contains("violates PodSecurity \"restricted"),
+            "{refusal}"
+        );
+    }
+}
+
+fn versions(kubectl: &Kubectl, manifests: &[Manifest]) -> Vec<(String, Value)> {
+    let objects = manifests.iter().map(|manifest| &manifest.object);
+    objects
+        .map(|object| {
+            let kind = object["kind"].as_str().expect("an object has a kind");
+            let found = kubectl.get(&[kind, name(object)]);
+            (
+                format!("{kind}/{}", name(object)),
+                found["metadata"]["resourceVersion"].clone(),
+            )
+        })
+        .collect()
+}
+
+fn refusal(kubectl: &Kubectl, object: &Value) -> Option<String> {
+    let create = ["create", "--dry-run=server", "--filename", "-"];
+    let answer = kubectl.try_run_with(&create, &object.to_string());
+    (answer.code != Some(0) || !answer.stderr.is_empty()).then_some(answer.stderr)
+}
+
+#[test]
+fn whatever_the_values_the_api_server_accepts_what_comes_of_them() {
+    let (Some(cluster), Some(helm)) = (Cluster::shared(), Helm::find()) else {
+        return;
+    };
+    let kubectl = cluster.namespace("chart-values");
+    let everything = json!({
+        "nameOverride": "metrics-relay",
+        "commonLabels": {"team": "observability"},
+        "imagePullSecrets": [{"name": "registry"}],
+        "global": {"imageRegistry": "registry.example.com:5000"},
+        "networkPolicy": {"enabled": true},
+        "operator": {
+            "podAnnotations": {"a": "b"},
+            "podLabels": {"c": "d"},
+            "nodeSelector": {"kubernetes.io/os": "linux"},
+            "tolerations": [{"key": "dedicated", "operator": "Exists"}],
+            "affinity": {"podAntiAffinity": {}},
+            "priorityClassName": "system-cluster-critical",
+            "extraArgs": ["--log-level=debug"],
+            "extraEnv": [{"name": "A", "value": "b"}],
+            "service": {"annotations": {"a": "b"}},
+            "serviceAccount": {"annotations": {"a": "b"}},
+        },
+        "relay": {
+            "name": "core",
+            "listeners": [{"name": "plain", "port": 2003}, {"name": "more", "port": 2103}],
+            "image": {"digest": format!("sha256:{}", "0".repeat(64))},
+            "persistence": {
+                "storageClassName": "fast",
+                "accessModes": ["ReadWriteOncePod"],
+                "whenDeleted": "Delete",
+            },
+            "service": {
+                "type": "LoadBalancer",
+                "externalTrafficPolicy": "Local",
+                "loadBalancerSourceRanges": ["10.0.0.0/8"],
+                "loadBalancerClass": "example.com/internal",
+            },
+            "podDisruptionBudget": {"maxUnavailable": "25%"},
+            "extraVolumes": [{"name": "out", "emptyDir": {}}],
+            "extraVolumeMounts": [{"name": "out", "mountPath": "/out"}],
+            "topologySpreadConstraints": [],
+        },
+    });
+    let ephemeral = json!({
+        "relay": {"persistence": {"enabled": false}, "podDisruptionBudget": {"enabled": false}},
+    });
+    let operator_alone = json!({"relay": {"enabled": false}, "rbac": {"create": false}});
+    let without_crds = iter::once(json!({"crds": {"enabled": false}}));
+    for mut values in without_crds.chain([everything, ephemeral, operator_alone]) {
+        values["crds"] = json!({"enabled": false});
+        for Manifest { template, object } in helm.render("chart-values", values.clone()) {
+            assert_eq!(refusal(&kubectl, &object), None, "{template} with {values}");
+        }
+    }
+}
+
+#[test]
+fn the_relay_takes_the_arguments_of_its_pods() {
+    let Some(helm) = Helm::find() else { return };
+    let manifests = helm.render("metrics", json!({}));
+    let (address, state) = (own_address(), TempDir::new().unwrap());
+    let arguments = arguments(find(&manifests, "StatefulSet", "-relay"))
+        .into_iter()
+        .map(|argument| {
+            argument
+                .replace("0.0.0.0", &address.to_string())
+                .replace("$(NAMESPACE)", "metrics")
+                .replace("$(POD_NAME)", PODS[0])
+                .replace("/var/lib/carbonway", &state.path().to_string_lossy())
+                .replace("cw-carbonway-operator", &address.to_string())
+        });
+    let mut relay = Process::start(Command::new(binary("carbonway-relay")).args(arguments));
+    eventually(DEADLINE, "the relay to live", || {
+        assert_eq!(relay.exited(), None);
+        let response = get((address, 8080).into(), "/livez").map_err(|error| error.to_string())?;
+        if response.status == 200 {
+            Ok(())
+        } else {
+            Err(response.body)
+        }
+    });
+    // without a configuration it must not get lines
+    assert_eq!(get((address, 8080).into(), "/readyz").unwrap().status, 503);
+}

@@ -1,0 +1,218 @@
+//! Carbonway in a namespace of a real API server, as the chart installs it.
+//!
+//! The operator is the real process, with the arguments of the chart's Deployment, the token of its service account and the
+//! chart's RBAC: no more rights than it would have. There is no kubelet, so a relay pod is two things here: a Pod from the
+//! chart's template, which the API server knows, and a real relay process, which works.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::Command;
+
+use harness::{
+    Cluster, DEADLINE, Fleet, Kubectl, Process, RelayProcess, binary, eventually, get, own_address,
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::helm::{Helm, Manifest, as_list, find};
+
+/// An operator that runs, and what it takes to start relays.
+#[derive(Debug)]
+pub(crate) struct Installation {
+    pub(crate) kubectl: Kubectl,
+    operator: Option<Process>,
+    operator_address: Ipv4Addr,
+    kubeconfig: PathBuf,
+    manifests: Vec<Manifest>,
+    state: TempDir,
+}
+
+impl Installation {
+    /// Installs the chart in a new namespace of the shared cluster, for that namespace alone, and starts the operator.
+    /// `None`, with a message, where there is no cluster or no Helm.
+    pub(crate) fn new(namespace: &str) -> Option<Self> {
+        let (cluster, helm) = (Cluster::shared()?, Helm::find()?);
+        let kubectl = cluster.namespace(namespace);
+        let values = json!({
+            "crds": {"enabled": false},
+            "watch": {"namespace": namespace},
+            // so that a relay that was killed is soon missed
+            "operator": {"extraArgs": ["--reconnect-grace=1s"]},
+        });
+        let manifests = helm.render(namespace, values);
+        apply_server_side(&kubectl, &manifests);
+        Some(Self::of(cluster, kubectl, manifests))
+    }
+
+    /// Starts the operator of what is installed already, and waits until it is ready.
+    pub(crate) fn of(cluster: &Cluster, kubectl: Kubectl, manifests: Vec<Manifest>) -> Self {
+        let deployment = find(&manifests, "Deployment", "-operator");
+        let account = deployment["spec"]["template"]["spec"]["serviceAccountName"].as_str();
+        let account = account.expect("the operator has a service account");
+        let mut installation = Self {
+            operator: None,
+            operator_address: own_address(),
+            kubeconfig: cluster.kubeconfig_of(kubectl.namespace(), account),
+            kubectl,
+            manifests,
+            state: TempDir::new().expect("a temporary directory can be made"),
+        };
+        installation.start_operator();
+        installation.wait_for_operator();
+        installation
+    }
+
+    /// Starts the operator, without waiting for anything.
+    pub(crate) fn start_operator(&mut self) {
+        let address = self.operator_address;
+        let deployment = find(&self.manifests, "Deployment", "-operator");
+        let arguments = arguments(deployment)
+            .into_iter()
+            .map(|argument| argument.replace("0.0.0.0", &address.to_string()));
+        let mut command = Command::new(binary("carbonway-operator"));
+        command
+            .args(arguments)
+            .env("KUBECONFIG", &self.kubeconfig)
+            .env("POD_NAME", "cw-carbonway-operator-0");
+        self.operator = Some(Process::start(&mut command));
+    }
+
+    /// Waits until the operator says that it is ready.
+    pub(crate) fn wait_for_operator(&mut self) {
+        let admin = SocketAddr::from((self.operator_address, 8080));
+        let operator = self.operator.as_mut().expect("an operator was started");
+        eventually(DEADLINE, "the operator to be ready", || {
+            if let Some(exit) = operator.exited() {
+                panic!("the operator ended: {exit}");
+            }
+            match get(admin, "/readyz") {
+                Ok(response) if response.status == 200 => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        });
+    }
+
+    /// Kills the operator as the kernel would.
+    pub(crate) fn kill_operator(&mut self) {
+        let mut operator = self.operator.take().expect("an operator was started");
+        operator.kill();
+    }
+
+    /// Makes the pod of a relay, which does not run yet.
+    pub(crate) fn make_pod(&self, name: &str) {
+        self.kubectl.create(&relay_pod(&self.manifests, name));
+        let status = json!({"status": {
+            "phase": "Running",
+            "conditions": [{"type": "Ready", "status": "True"}],
+        }});
+        let status = status.to_string();
+        let patch = [
+            "patch",
+            "pod",
+            name,
+            "--subresource=status",
+            "--patch",
+            &status,
+        ];
+        self.kubectl.run(&patch);
+    }
+
+    /// Starts the relay process of a pod; a second time, with what the first one left behind.
+    pub(crate) fn start_relay(&self, pod: &str) -> RelayProcess {
+        RelayProcess::start_in(Fleet {
+            operator: (self.operator_address, 8090).into(),
+            relay: &format!("{}/edge", self.kubectl.namespace()),
+            pod,
+            state: &self.state.path().join(pod),
+        })
+    }
+
+    /// Both relays of the chart: their pods are made and their processes started.
+    pub(crate) fn start_relays(&self) -> [RelayProcess; 2] {
+        PODS.map(|pod| {
+            self.make_pod(pod);
+            self.start_relay(pod)
+        })
+    }
+
+    /// Waits until `what` (arguments of `kubectl wait`) is Ready in its present generation.
+    pub(crate) fn wait_until_ready(&self, what: &[&str]) {
+        self.kubectl
+            .run(&[&["wait", "--for=condition=Ready", PATIENCE], what].concat());
+    }
+
+    /// Waits until `object` ("route/web") has a condition with this reason, and returns it.
+    pub(crate) fn wait_for_reason(&self, object: &str, condition: &str, reason: &str) -> Condition {
+        let path = format!("{{.status.conditions[?(@.type==\"{condition}\")].reason}}={reason}");
+        let wanted = format!("--for=jsonpath={path}");
+        self.kubectl.run(&["wait", &wanted, PATIENCE, object]);
+        self.condition(object, condition)
+    }
+
+    /// A condition of `object`, as it stands.
+    pub(crate) fn condition(&self, object: &str, condition: &str) -> Condition {
+        let found = Condition::of(&self.kubectl.get(&[object]), condition);
+        found.unwrap_or_else(|| panic!("{object} has no condition {condition}"))
+    }
+}
+
+/// The pods of the chart's StatefulSet.
+pub(crate) const PODS: [&str; 2] = ["cw-carbonway-relay-0", "cw-carbonway-relay-1"];
+
+const PATIENCE: &str = "--timeout=30s";
+
+/// What is said in one of an object's conditions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Condition {
+    pub(crate) status: String,
+    pub(crate) reason: String,
+    pub(crate) message: String,
+}
+
+impl Condition {
+    /// The condition of this type, if the object has it.
+    pub(crate) fn of(object: &Value, condition: &str) -> Option<Self> {
+        let conditions = object["status"]["conditions"].as_array()?;
+        let found = conditions.iter().find(|found| found["type"] == condition)?;
+        let text = |field: &str| found[field].as_str().unwrap_or_default().to_owned();
+        Some(Self {
+            status: text("status"),
+            reason: text("reason"),
+            message: text("message"),
+        })
+    }
+}
+
+/// Applies rendered manifests as `helm template | kubectl apply --server-side` does.
+pub(crate) fn apply_server_side(kubectl: &Kubectl, manifests: &[Manifest]) {
+    let list = as_list(manifests.iter().map(|manifest| &manifest.object));
+    let apply = ["apply", "--server-side", "--filename", "-"];
+    let answer = kubectl.try_run_with(&apply, &list);
+    assert_eq!(
+        (answer.code, answer.stderr.as_str()),
+        (Some(0), ""),
+        "{}",
+        answer.stdout
+    );
+}
+
+/// The arguments of a workload's container.
+pub(crate) fn arguments(workload: &Value) -> Vec<String> {
+    let arguments = &workload["spec"]["template"]["spec"]["containers"][0]["args"];
+    let arguments = arguments.as_array().expect("a container has arguments");
+    let text = |argument: &Value| argument.as_str().expect("arguments are text").to_owned();
+    arguments.iter().map(text).collect()
+}
+
+/// A pod as the chart's StatefulSet would make it; the volume is not claimed, as nobody would provide it.
+pub(crate) fn relay_pod(manifests: &[Manifest], name: &str) -> Value {
+    let template = &find(manifests, "StatefulSet", "-relay")["spec"]["template"];
+    let mut pod = json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": template["metadata"]["labels"]},
+        "spec": template["spec"],
+    });
+    pod["spec"]["volumes"] = json!([{"name": "state", "emptyDir": {}}]);
+    pod
+}
