@@ -124,7 +124,7 @@ fn programmed(verdict: &Verdict, progress: &Progress) -> Finding {
             let relays: Vec<_> = verdict.fleets.iter().map(ToString::to_string).collect();
             Finding::new(
                 Reason::NoRelays,
-                format!("no relay pod of {} is there", relays.join(", ")),
+                format!("{} has no relay pods", relays.join(", ")),
             )
         }
         Progress { pods, active, .. } => Finding::new(
@@ -213,8 +213,8 @@ mod tests {
         assert_eq!(
             said(&accepted(), &progress(0, 0))[2..],
             [
-                "Programmed=False NoRelays: no relay pod of Relay d/edge is there",
-                "Ready=False NoRelays: no relay pod of Relay d/edge is there",
+                "Programmed=False NoRelays: Relay d/edge has no relay pods",
+                "Ready=False NoRelays: Relay d/edge has no relay pods",
             ]
         );
     }

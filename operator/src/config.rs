@@ -58,12 +58,13 @@ pub struct Config {
     pub namespace: Option<String>,
 
     /// For how long a relay that lost its connection, or has yet to connect to an operator that was just started, is taken
-    /// to run what it ran before. It spares every object two changes of its status when an operator is replaced.
+    /// to run what it ran before. It spares every object two changes of its status when an operator is replaced, and should
+    /// be longer than a relay waits between attempts to connect, which is 30s at most.
     #[arg(
         long,
         env = "CARBONWAY_RECONNECT_GRACE",
         value_name = "DURATION",
-        default_value = "15s"
+        default_value = "45s"
     )]
     pub reconnect_grace: crds::Duration,
 

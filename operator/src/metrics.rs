@@ -99,7 +99,7 @@ impl Metrics {
         registry.register("build", "The running release", build);
         registry.register(
             "watch_events",
-            "Changes seen in the API server, by kind",
+            "Changes that a watch brought after its list, by kind",
             self.watch_events.clone(),
         );
         registry.register(
@@ -162,7 +162,7 @@ impl Metrics {
         registry.register("event_writes", "Events written", self.event_writes.clone());
     }
 
-    /// A watch brought something.
+    /// A watch brought a change.
     pub(crate) fn watched(&self, kind: &'static str) {
         self.watch_events.get_or_create(&KindLabel { kind }).inc();
     }

@@ -140,7 +140,9 @@ impl Roster {
             .filter(|(_, pod)| is_live(pod))
             .map(|(pod, _)| pod)
         {
-            view.fleet(pod).pods.insert(pod.name.clone());
+            let fleet = view.fleet(pod);
+            fleet.is_in_cluster = true;
+            fleet.pods.insert(pod.name.clone());
         }
         for (pod, entry) in &mut relays.entries {
             let object = known.get(pod);
@@ -255,6 +257,8 @@ pub(crate) struct View {
 
 #[derive(Debug, Default)]
 struct FleetView {
+    /// Some of its pods are objects, so that it is known who is missing.
+    is_in_cluster: bool,
     /// Everyone who ought to run the fleet's snapshot.
     pods: BTreeSet<String>,
     /// Those who said something since this process began.
@@ -270,11 +274,11 @@ impl View {
         self.fleets.entry(pod.fleet.clone()).or_default()
     }
 
-    /// Whether every pod of the object's fleets said something since this process began, and there is one.
-    pub(crate) fn is_heard(&self, verdict: &Verdict) -> bool {
+    /// Whether everyone who ought to run the object is known, and said something since this process began.
+    pub(crate) fn is_complete(&self, verdict: &Verdict) -> bool {
         let mut fleets = verdict.fleets.iter().map(|relay| self.fleets.get(relay));
         fleets.all(|fleet| {
-            fleet.is_some_and(|fleet| !fleet.pods.is_empty() && fleet.pods == fleet.heard)
+            fleet.is_some_and(|fleet| fleet.is_in_cluster && fleet.pods == fleet.heard)
         })
     }
 

@@ -284,8 +284,8 @@ impl Moment {
             .is_some_and(|last| last.gave == version && desired::is_same(&last.status, &status));
         let is_held = || {
             !self.is_settled
-                && !self.view.is_heard(verdict)
-                && desired::only_awaits_relays(current, &status)
+                && !self.view.is_complete(verdict)
+                && desired::is_about_pods_alone(current, &status)
         };
         if is_fixed || desired::is_same(current, &status) || is_held() {
             return None;

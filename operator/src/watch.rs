@@ -258,7 +258,6 @@ where
                 continue;
             }
         };
-        metrics.watched(kind.name);
         let change = match event {
             Event::Init => {
                 listing.clear();
@@ -275,13 +274,17 @@ where
                 store.replace(mem::take(&mut listing))
             }
             Event::Apply(object) => {
+                metrics.watched(kind.name);
                 let name = Name::of(&object);
                 match readable(object, kind, metrics) {
                     Some(object) => store.put(name, object),
                     None => store.remove(&name),
                 }
             }
-            Event::Delete(object) => store.remove(&Name::of(&object)),
+            Event::Delete(object) => {
+                metrics.watched(kind.name);
+                store.remove(&Name::of(&object))
+            }
         };
         match change {
             Change::Nothing => {}

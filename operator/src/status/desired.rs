@@ -71,16 +71,17 @@ pub(super) fn is_same(a: &Status, b: &Status) -> bool {
             })
 }
 
-/// Whether all that changes is that relays, which ran this generation when it was last looked at, have yet to say so.
-pub(super) fn only_awaits_relays(current: &Status, desired: &Status) -> bool {
-    let is_awaiting = find(desired, ConditionType::Programmed).is_some_and(|condition| {
-        [Reason::Pending, Reason::NoRelays]
+/// Whether an object that relays ran when it was last looked at is just as it was, and all that changes is on how many.
+pub(super) fn is_about_pods_alone(current: &Status, desired: &Status) -> bool {
+    let is_counting = find(desired, ConditionType::Programmed).is_some_and(|condition| {
+        [Reason::Programmed, Reason::Pending, Reason::NoRelays]
             .map(Reason::as_str)
             .contains(&condition.reason.as_str())
     });
-    is_awaiting
-        && current.observed_generation == desired.observed_generation
+    is_counting
         && is_true(current, ConditionType::Programmed)
+        && current.observed_generation == desired.observed_generation
+        && current.snapshot_version == desired.snapshot_version
         && [ConditionType::Accepted, ConditionType::ResolvedRefs]
             .into_iter()
             .all(|type_| is_true(current, type_) == is_true(desired, type_))
