@@ -11,6 +11,7 @@
 
 mod bad_objects;
 mod chart;
+mod double;
 mod flow;
 mod helm;
 mod installation;

@@ -7,6 +7,7 @@ use std::convert::Infallible;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
@@ -47,6 +48,8 @@ struct Shared {
     epoch: watch::Sender<u64>,
     // How many requests are still to be refused.
     refusals: Mutex<u32>,
+    // How many watches were told that they are too old.
+    expired: AtomicU32,
 }
 
 impl ApiServer {
@@ -61,6 +64,7 @@ impl ApiServer {
             store: Mutex::default(),
             epoch: watch::Sender::new(0),
             refusals: Mutex::default(),
+            expired: AtomicU32::new(0),
         });
         let (stop, stopped) = oneshot::channel();
         let serving = Arc::clone(&shared);
@@ -141,6 +145,11 @@ impl ApiServer {
     /// Ends every watch without a word, as a proxy may.
     pub fn close_watches(&self) {
         self.shared.epoch.send_modify(|epoch| *epoch += 1);
+    }
+
+    /// How many watches have been told to list again.
+    pub fn expired(&self) -> u32 {
+        self.shared.expired.load(Ordering::Relaxed)
     }
 
     /// Forgets its history: every watch is told that it is too old, and must list again.
@@ -324,6 +333,7 @@ impl Watch {
     fn next(&mut self) -> Next {
         let store = self.shared.store();
         let Some(changes) = store.changes_since(self.revision) else {
+            self.shared.expired.fetch_add(1, Ordering::Relaxed);
             let gone = failure(StatusCode::GONE, "Expired");
             return Next::TooOld(format!("{}\n", json!({"type": "ERROR", "object": gone})));
         };

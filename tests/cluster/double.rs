@@ -1,0 +1,265 @@
+//! The operator's whole loop against a double of the API: on every machine, with or without kube-apiserver.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::Command;
+
+use harness::{
+    ApiServer, DEADLINE, Fleet, Process, RelayProcess, Sender, Sink, binary, blocklist, carbon,
+    eventually, get, own_address, relay, route,
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::installation::Condition;
+
+const POD: &str = "edge-0";
+
+// An operator that serves the namespace "default", where objects of the double are.
+struct Operator {
+    process: Process,
+    address: Ipv4Addr,
+}
+
+impl Operator {
+    fn start(api: &ApiServer) -> Self {
+        let address = own_address();
+        let mut command = Command::new(binary("carbonway-operator"));
+        command
+            .args(["--sync-address", &format!("{address}:8090")])
+            .args(["--admin-address", &format!("{address}:8080")])
+            .env("KUBECONFIG", api.kubeconfig());
+        let process = Process::start(&mut command);
+        Self { process, address }
+    }
+
+    fn wait_until_ready(&mut self) {
+        eventually(DEADLINE, "the operator to be ready", || {
+            assert_eq!(self.process.exited(), None);
+            match get((self.address, 8080).into(), "/readyz") {
+                Ok(response) if response.status == 200 => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        });
+    }
+
+    fn start_relay(&self, state: &TempDir) -> RelayProcess {
+        RelayProcess::start_in(Fleet {
+            operator: SocketAddr::from((self.address, 8090)),
+            relay: "default/edge",
+            pod: POD,
+            state: state.path(),
+        })
+    }
+}
+
+fn apply(api: &ApiServer, manifests: &[String]) {
+    for manifest in manifests {
+        let object: Value = serde_saphyr::from_str(manifest).expect("manifests are YAML");
+        api.apply(object);
+    }
+}
+
+// A Relay with its pod, a sink, and a Route to it.
+fn apply_basics(api: &ApiServer, sink: &Sink) {
+    api.apply(json!({
+        "kind": "Pod",
+        "metadata": {"name": POD, "labels": {"carbonway.io/relay": "edge"}},
+        "spec": {"containers": []},
+        "status": {"phase": "Running"},
+    }));
+    let manifests = [
+        relay("", ""),
+        carbon("sink", sink.address(), ""),
+        blocklist("junk", "{prefix: junk.}"),
+        route("web", "match: {prefix: web.}, destinations: [{name: sink}]"),
+    ];
+    apply(api, &manifests);
+}
+
+// Waits until a condition has this reason in the object's present generation.
+fn wait_for_reason(
+    api: &ApiServer,
+    kind: &str,
+    name: &str,
+    condition: &str,
+    reason: &str,
+) -> Condition {
+    let what = format!("{kind} {name} to be {condition} for the reason {reason}");
+    eventually(DEADLINE, &what, || {
+        let object = api.get(kind, name).expect("the object is there");
+        let current = object["status"]["observedGeneration"] == object["metadata"]["generation"];
+        match Condition::of(&object, condition) {
+            Some(found) if current && found.reason == reason => Ok(found),
+            _ => Err(object["status"].to_string()),
+        }
+    })
+}
+
+fn wait_until_all_ready(api: &ApiServer) {
+    for (kind, name) in [
+        ("Relay", "edge"),
+        ("Destination", "sink"),
+        ("Blocklist", "junk"),
+        ("Route", "web"),
+    ] {
+        let ready = wait_for_reason(api, kind, name, "Ready", "Ready");
+        assert_eq!(ready.message, "active on 1/1 relay pods", "{kind} {name}");
+    }
+}
+
+#[test]
+fn what_is_applied_becomes_ready_and_what_is_changed_converges() {
+    let (api, sink, state) = (ApiServer::start(), Sink::open(), TempDir::new().unwrap());
+    let mut operator = Operator::start(&api);
+    operator.wait_until_ready();
+    apply_basics(&api, &sink);
+    wait_for_reason(&api, "Route", "web", "Programmed", "Pending");
+    let mut relay = operator.start_relay(&state);
+    wait_until_all_ready(&api);
+    relay.wait_until_ready();
+    Sender::deliver(
+        relay.address(),
+        "web.a 1 1700000000\njunk.a 1 1700000000\ndb.a 1 1700000000\n",
+    );
+    assert_eq!(sink.wait_for_lines(1), ["web.a 1 1700000000"]);
+
+    let neighbours = [("Destination", "sink"), ("Blocklist", "junk")];
+    let before = neighbours.map(|(kind, name)| api.get(kind, name));
+    apply(
+        &api,
+        &[route(
+            "web",
+            "match: {prefix: db.}, destinations: [{name: sink}]",
+        )],
+    );
+    wait_until_all_ready(&api);
+    Sender::deliver(relay.address(), "db.b 1 1700000000\nweb.b 1 1700000000\n");
+    assert_eq!(sink.wait_for_lines(2)[1..], ["db.b 1 1700000000"]);
+    assert_eq!(neighbours.map(|(kind, name)| api.get(kind, name)), before);
+    relay.settle(5);
+}
+
+#[test]
+fn a_bad_route_is_left_out_and_mended_with_an_event_for_each() {
+    let (api, sink, state) = (ApiServer::start(), Sink::open(), TempDir::new().unwrap());
+    apply_basics(&api, &sink);
+    apply(
+        &api,
+        &[
+            route(
+                "pattern",
+                "match: {regex: \"(\"}, destinations: [{name: sink}]",
+            ),
+            route("target", "destinations: [{name: gone}]"),
+        ],
+    );
+    let operator = Operator::start(&api);
+    let _relay = operator.start_relay(&state);
+    wait_until_all_ready(&api);
+    let pattern = wait_for_reason(&api, "Route", "pattern", "Ready", "InvalidPattern");
+    assert!(
+        pattern.message.starts_with("spec.match.regex: "),
+        "{}",
+        pattern.message
+    );
+    let target = wait_for_reason(&api, "Route", "target", "Ready", "DestinationNotFound");
+    assert!(
+        target
+            .message
+            .contains("Destination default/gone does not exist"),
+        "{}",
+        target.message
+    );
+
+    apply(
+        &api,
+        &[
+            route(
+                "pattern",
+                "match: {regex: \"a\"}, destinations: [{name: sink}]",
+            ),
+            carbon("gone", sink.address(), ""),
+        ],
+    );
+    for name in ["pattern", "target"] {
+        wait_for_reason(&api, "Route", name, "Ready", "Ready");
+    }
+    api.delete("Destination", "gone");
+    wait_for_reason(&api, "Route", "target", "Ready", "DestinationNotFound");
+    apply(&api, &[carbon("gone", sink.address(), "")]);
+    wait_for_reason(&api, "Route", "target", "Ready", "Ready");
+    let mut reasons = eventually(DEADLINE, "an event for each", || {
+        let events = api.events("Route", "pattern").into_iter();
+        let reasons: Vec<_> = events.map(|(reason, _)| reason).collect();
+        if reasons.len() < 2 {
+            Err(format!("{reasons:?}"))
+        } else {
+            Ok(reasons)
+        }
+    });
+    reasons.sort(); // events have no order
+    assert_eq!(reasons, ["InvalidPattern", "Ready"]);
+}
+
+#[test]
+fn watches_that_end_and_history_that_is_forgotten_are_survived() {
+    let (api, sink, state) = (ApiServer::start(), Sink::open(), TempDir::new().unwrap());
+    let operator = Operator::start(&api);
+    apply_basics(&api, &sink);
+    let _relay = operator.start_relay(&state);
+    wait_until_all_ready(&api);
+    api.close_watches();
+    apply(
+        &api,
+        &[route("web", "priority: 1, destinations: [{name: sink}]")],
+    );
+    wait_until_all_ready(&api);
+    api.forget_history();
+    apply(
+        &api,
+        &[route("web", "priority: 2, destinations: [{name: sink}]")],
+    );
+    wait_until_all_ready(&api);
+    eventually(
+        DEADLINE,
+        "five kinds to be told that they are behind",
+        || match api.expired() {
+            5 => Ok(()),
+            expired => Err(format!("{expired} were")),
+        },
+    );
+
+    // what happened while nobody was looking
+    api.delete("Blocklist", "junk");
+    api.forget_history();
+    apply(&api, &[route("web", "destinations: [{name: gone}]")]);
+    wait_for_reason(&api, "Route", "web", "Ready", "DestinationNotFound");
+    apply(
+        &api,
+        &[
+            route("web", "destinations: [{name: sink}]"),
+            blocklist("junk", "{prefix: a}"),
+        ],
+    );
+    wait_until_all_ready(&api);
+}
+
+#[test]
+fn an_api_server_that_fails_for_a_while_is_survived() {
+    let (api, sink, state) = (ApiServer::start(), Sink::open(), TempDir::new().unwrap());
+    apply_basics(&api, &sink);
+    api.refuse(8);
+    let mut operator = Operator::start(&api);
+    let relay = operator.start_relay(&state);
+    operator.wait_until_ready();
+    assert_eq!(api.refusals_left(), 0);
+    wait_until_all_ready(&api);
+
+    // the next requests are those that write statuses
+    api.refuse(4);
+    apply(&api, &[route("web", "destinations: [{name: sink}]")]);
+    wait_until_all_ready(&api);
+    assert_eq!(api.refusals_left(), 0);
+    Sender::deliver(relay.address(), "any.a 1 1700000000\n");
+    assert_eq!(sink.wait_for_lines(1), ["any.a 1 1700000000"]);
+}
