@@ -59,6 +59,7 @@ impl LogArgs {
         let subscriber = tracing_subscriber::fmt()
             .with_env_filter(EnvFilter::new(&self.log_level.0))
             .with_writer(io::stderr)
+            .with_ansi(io::stderr().is_terminal())
             .with_timer(SystemTime);
         if self.is_json() {
             subscriber.json().flatten_event(true).init()

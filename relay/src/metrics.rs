@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _, text};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
@@ -228,11 +228,7 @@ fn counter(
     help: &str,
     samples: &[Sample<'_>],
 ) -> fmt::Result {
-    let kind = ConstCounter::new(0_u64).metric_type();
-    let mut metric = encoder.encode_descriptor(name, help, None, kind)?;
-    samples.iter().try_for_each(|(labels, value)| {
-        ConstCounter::new(*value).encode(metric.encode_family(labels)?)
-    })
+    family(encoder, name, help, samples, ConstCounter::new)
 }
 
 fn gauge(
@@ -241,10 +237,21 @@ fn gauge(
     help: &str,
     samples: &[Sample<'_>],
 ) -> fmt::Result {
-    let kind = ConstGauge::new(0_i64).metric_type();
-    let mut metric = encoder.encode_descriptor(name, help, None, kind)?;
-    samples.iter().try_for_each(|(labels, value)| {
-        ConstGauge::new(i64::try_from(*value).unwrap_or(i64::MAX))
-            .encode(metric.encode_family(labels)?)
-    })
+    family(encoder, name, help, samples, ConstGauge::new)
+}
+
+fn family<M: EncodeMetric>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    samples: &[Sample<'_>],
+    metric: fn(u64) -> M,
+) -> fmt::Result {
+    let mut descriptor = encoder.encode_descriptor(name, help, None, metric(0).metric_type())?;
+    if let [([], value)] = samples {
+        return metric(*value).encode(descriptor);
+    }
+    samples
+        .iter()
+        .try_for_each(|(labels, value)| metric(*value).encode(descriptor.encode_family(labels)?))
 }
