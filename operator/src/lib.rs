@@ -47,3 +47,6 @@ mod run;
 
 #[cfg(feature = "cluster")]
 pub use {config::Config, run::run};
+
+#[cfg(test)]
+mod fixture;

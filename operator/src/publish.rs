@@ -198,7 +198,7 @@ pub(crate) async fn run(
     }
 }
 
-fn publish(
+pub(crate) fn publish(
     publications: &watch::Sender<Option<Arc<Publication>>>,
     compiled: Compiled,
     metrics: &Metrics,
@@ -234,3 +234,12 @@ pub(crate) async fn quiet(changed: &Notify, pause: Duration, at_most: Duration) 
         }
     }
 }
+
+/// The first publication of an operator.
+#[cfg(test)]
+pub(crate) fn publication(compiled: Compiled) -> Publication {
+    Publication::default().next(compiled)
+}
+
+#[cfg(test)]
+mod tests;

@@ -322,3 +322,6 @@ impl View {
         progress
     }
 }
+
+#[cfg(test)]
+mod tests;

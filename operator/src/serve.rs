@@ -378,3 +378,6 @@ impl Drop for Conversation {
         info!(relay = %self.pod.fleet, pod = self.pod.name, "relay disconnected");
     }
 }
+
+#[cfg(test)]
+mod tests;

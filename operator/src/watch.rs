@@ -339,3 +339,6 @@ fn keep_identity_and_phase(pod: &mut Pod) {
         ..PodStatus::default()
     });
 }
+
+#[cfg(test)]
+mod tests;

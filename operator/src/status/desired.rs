@@ -117,3 +117,6 @@ fn find(status: &Status, type_: ConditionType) -> Option<&Condition> {
 fn is_true(status: &Status, type_: ConditionType) -> bool {
     find(status, type_).is_some_and(|condition| condition.status == "True")
 }
+
+#[cfg(test)]
+mod tests;

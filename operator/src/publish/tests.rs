@@ -1,0 +1,145 @@
+use super::*;
+use crate::fixture::{ALL, GRAPHITE, RELAY, apply};
+use crate::inputs::Kind;
+
+const WEB: &str = "
+kind: Route
+metadata: {name: web, generation: 1}
+spec: {match: {prefix: web.}, destinations: [{name: graphite}]}
+";
+
+#[test]
+fn the_same_resources_are_the_same_publication() {
+    let first = first(&[RELAY, GRAPHITE, ALL]);
+    assert_eq!(first.next(apply(&[ALL, GRAPHITE, RELAY])), first);
+}
+
+#[test]
+fn an_edited_route_does_not_touch_the_others() {
+    let first = first(&[RELAY, GRAPHITE, ALL, WEB]);
+    let edited = WEB
+        .replace("web.", "www.")
+        .replace("generation: 1", "generation: 2");
+    let second = first.next(apply(&[RELAY, GRAPHITE, ALL, &edited]));
+    let published = &second.fleets[&relay()];
+    assert_eq!(published.revision, 2);
+    assert_ne!(published.version, first.fleets[&relay()].version);
+    assert_eq!(
+        [&relay(), &destination(), &route("all"), &route("web")].map(|key| published.since(key)),
+        [Some(1), Some(1), Some(1), Some(2)]
+    );
+}
+
+#[test]
+fn a_new_place_in_the_order_is_to_be_acknowledged() {
+    let first = first(&[RELAY, GRAPHITE, ALL, WEB]);
+    let moved = WEB
+        .replace("spec: {", "spec: {priority: 1, ")
+        .replace("generation: 1", "generation: 2");
+    let second = first.next(apply(&[RELAY, GRAPHITE, ALL, &moved]));
+    let published = &second.fleets[&relay()];
+    assert_eq!(published.since(&route("web")), Some(2));
+    assert_eq!(published.since(&route("all")), Some(1));
+}
+
+#[test]
+fn a_new_generation_that_relays_need_not_hear_of_is_active_already() {
+    let first = first(&[RELAY, GRAPHITE, ALL]);
+    let same_order = ALL
+        .replace("spec: {", "spec: {priority: 1, ")
+        .replace("generation: 3", "generation: 4");
+    let second = first.next(apply(&[RELAY, GRAPHITE, &same_order]));
+    let published = &second.fleets[&relay()];
+    assert_eq!(
+        (published.revision, published.since(&route("all"))),
+        (1, Some(1))
+    );
+
+    // And it stays so when something else changes.
+    let third = second.next(apply(&[RELAY, GRAPHITE, &same_order, WEB]));
+    let published = &third.fleets[&relay()];
+    assert_eq!(
+        (published.revision, published.since(&route("all"))),
+        (2, Some(1))
+    );
+}
+
+#[test]
+fn what_was_away_must_be_acknowledged_anew() {
+    let first = first(&[RELAY, GRAPHITE, ALL, WEB]);
+    let second = first.next(apply(&[RELAY, GRAPHITE, ALL]));
+    assert_eq!(second.fleets[&relay()].since(&route("web")), None);
+    let third = second.next(apply(&[RELAY, GRAPHITE, ALL, WEB]));
+    assert_eq!(third.fleets[&relay()].since(&route("web")), Some(3));
+    assert_eq!(
+        third.fleets[&relay()].version,
+        first.fleets[&relay()].version
+    );
+}
+
+#[test]
+fn a_fleet_that_is_made_anew_does_not_begin_with_revisions_that_were_used() {
+    let first = first(&[RELAY, GRAPHITE, ALL]);
+    let second = first.next(apply(&[GRAPHITE, ALL]));
+    assert_eq!(second.fleets.len(), 0);
+    let third = second.next(apply(&[RELAY, GRAPHITE, ALL]));
+    assert_eq!(third.fleets[&relay()].since(&route("all")), Some(2));
+}
+
+#[test]
+fn an_unchanged_publication_wakes_nobody() {
+    let (publications, mut seen) = watch::channel(None);
+    let metrics = Metrics::new();
+    publish(&publications, apply(&[RELAY, GRAPHITE, ALL]), &metrics);
+    assert!(seen.has_changed().unwrap());
+    seen.mark_unchanged();
+    publish(&publications, apply(&[RELAY, GRAPHITE, ALL]), &metrics);
+    assert!(!seen.has_changed().unwrap());
+    // A finding is news, even where the snapshot is the same.
+    let unused = GRAPHITE.replace("name: graphite", "name: unused");
+    publish(
+        &publications,
+        apply(&[RELAY, GRAPHITE, ALL, &unused]),
+        &metrics,
+    );
+    assert!(seen.has_changed().unwrap());
+}
+
+#[test]
+fn nothing_at_all_is_published_too() {
+    let (publications, seen) = watch::channel(None);
+    publish(&publications, apply(&[]), &Metrics::new());
+    assert_eq!(seen.borrow().as_deref(), Some(&Publication::default()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crowd_of_changes_is_waited_for_but_not_for_ever() {
+    let changed = Notify::new();
+    let begun = Instant::now();
+    quiet(&changed, QUIET, QUIET_AWAITED_MAX).await;
+    assert_eq!(begun.elapsed(), QUIET);
+
+    let begun = Instant::now();
+    let mut ticks = tokio::time::interval(QUIET / 2);
+    tokio::select! {
+        () = quiet(&changed, QUIET, QUIET_AWAITED_MAX) => {}
+        () = async { loop { ticks.tick().await; changed.notify_one(); } } => {}
+    }
+    assert_eq!(begun.elapsed(), QUIET_AWAITED_MAX);
+}
+
+fn first(manifests: &[&str]) -> Publication {
+    publication(apply(manifests))
+}
+
+fn relay() -> Key {
+    Key::new(Kind::Relay, "d", "edge")
+}
+
+fn destination() -> Key {
+    Key::new(Kind::Destination, "d", "graphite")
+}
+
+fn route(name: &str) -> Key {
+    Key::new(Kind::Route, "d", name)
+}
