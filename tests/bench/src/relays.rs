@@ -97,7 +97,9 @@ impl Relay {
         let path = config_dir.join("bench.yaml");
         fs::write(&path, config).with_context(|| format!("cannot write {}", path.display()))?;
 
-        let mut command = Command::new(self.program()?);
+        // A relay must not outlive a bench that is killed: the next one would find its port taken.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL"]).arg(self.program()?);
         match self {
             Self::HaProxy => command.arg("-db").arg("-f").arg(path),
             Self::CarbonC => command
