@@ -176,6 +176,19 @@ impl Roster {
         view
     }
 
+    /// How long until a relay that lost its connection no longer counts, if there is such a relay.
+    pub(crate) fn until_next_loss(&self) -> Option<Duration> {
+        let relays = self.lock();
+        let left = relays
+            .entries
+            .values()
+            .filter_map(|entry| match entry.connection {
+                Connection::Open(_) => None,
+                Connection::LostAt(at) => Some(self.reconnect_grace.saturating_sub(at.elapsed())),
+            });
+        left.min()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Relays> {
         self.relays.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -107,6 +107,10 @@ impl Report {
             if !is_settled {
                 wait = wait.min(settled_at.saturating_duration_since(Instant::now()));
             }
+            // Nothing else tells when a relay is given up.
+            if let Some(left) = self.roster.until_next_loss() {
+                wait = wait.min(left);
+            }
             tokio::select! {
                 () = self.stores.report_changed.notified() => {}
                 () = self.roster.changed.notified() => {}

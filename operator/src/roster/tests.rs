@@ -49,11 +49,14 @@ async fn a_pod_that_lost_its_connection_counts_for_the_grace_period() {
     let a = roster.join(edge("a"), None);
     a.acknowledge(1, version());
     assert_eq!(said(&roster, &pods), "1/1");
+    assert_eq!(roster.until_next_loss(), None);
     drop(a);
     advance(GRACE - Duration::from_secs(1)).await;
     assert_eq!(said(&roster, &pods), "1/1");
+    assert_eq!(roster.until_next_loss(), Some(Duration::from_secs(1)));
     advance(Duration::from_secs(1)).await;
     assert_eq!(said(&roster, &pods), "0/1");
+    assert_eq!(roster.until_next_loss(), None);
 }
 
 #[tokio::test]
