@@ -8,6 +8,10 @@
     unreachable_pub,
     reason = "KubeSchema derives a private copy of each struct, with its visibility"
 )]
+#![expect(
+    clippy::duplicated_attributes,
+    reason = "each printcolumn has its own type_ and priority; clippy takes them for one list"
+)]
 
 mod blocklist;
 mod conditions;
