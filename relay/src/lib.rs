@@ -179,7 +179,7 @@ impl Relay {
             .listeners
             .prepare(table.listeners(), self.listen_address)
             .map_err(|error| {
-                let field = format!("listeners[{}].port", error.index);
+                let field = format!("listeners[{}].port", error.listener);
                 vec![ObjectError {
                     source: snapshot.relay.clone(),
                     field,

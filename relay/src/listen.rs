@@ -80,8 +80,8 @@ pub(crate) struct Prepared(Vec<(Listener, Option<TcpListener>)>);
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}: {error}")]
 pub(crate) struct BindError {
-    /// The place in the table's list.
-    pub(crate) index: usize,
+    /// The listener's name.
+    pub(crate) listener: Arc<str>,
     address: SocketAddr,
     error: io::Error,
 }
@@ -96,7 +96,7 @@ impl Listeners {
         wanted: &[Listener],
         address: IpAddr,
     ) -> Result<Prepared, BindError> {
-        let bound = wanted.iter().enumerate().map(|(index, listener)| {
+        let bound = wanted.iter().map(|listener| {
             let is_bound = self
                 .active
                 .contains_key(&(Arc::clone(&listener.name), listener.port));
@@ -104,7 +104,7 @@ impl Listeners {
             let socket = match is_bound {
                 true => None,
                 false => Some(bind(address).map_err(|error| BindError {
-                    index,
+                    listener: Arc::clone(&listener.name),
                     address,
                     error,
                 })?),

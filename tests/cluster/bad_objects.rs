@@ -1,8 +1,10 @@
 //! What one bad object does: to itself, to the others, and how all is well again.
 
-use harness::{RelayProcess, Sender, Sink, blocklist, carbon, destination, relay, route};
+use std::net::TcpListener;
 
-use crate::installation::{Condition, Installation};
+use harness::{RelayProcess, Sender, Sink, blocklist, carbon, destination, object, relay, route};
+
+use crate::installation::{Condition, Installation, PODS};
 
 fn condition(status: &str, reason: &str, message: &str) -> Condition {
     Condition {
@@ -199,4 +201,58 @@ fn whatever_is_deleted_and_made_again_converges() {
         sink.wait_for_lines(expected + 2),
         vec!["web.a 1 1700000000"; expected + 2]
     );
+}
+
+#[test]
+fn what_one_relay_pod_refuses_is_said_where_it_was_caused_and_nothing_else_suffers() {
+    let Some(installation) = Installation::new("bad-refused") else {
+        return;
+    };
+    let kubectl = &installation.kubectl;
+    let mut relays = installation.start_relays();
+    let sink = Sink::open();
+    kubectl.apply(
+        &[
+            relay("", ""),
+            carbon("sink", sink.address(), ""),
+            route("all", "destinations: [{name: sink}]"),
+        ]
+        .join("---\n"),
+    );
+    installation.wait_until_ready(&["carbonway", "--all"]);
+    relays.iter_mut().for_each(RelayProcess::wait_until_ready);
+    let route_before = kubectl.get(&["route", "all"]);
+
+    // somebody else has the port, on the second pod alone
+    let taken = TcpListener::bind((relays[1].address().ip(), 2103)).unwrap();
+    let plain = "{name: plain, port: 2003, plaintext: {}}";
+    let more = "{name: more, port: 2103, plaintext: {}}";
+    let spec = format!("listeners: [{plain}, {more}]");
+    let two = object("Relay", "edge", &spec).replace(
+        "{name: edge}",
+        "{name: edge, labels: {carbonway.io/default: \"true\"}}",
+    );
+    kubectl.apply(&two);
+    let rejected = installation.wait_for_reason("relay/edge", "Programmed", "Rejected");
+    assert_eq!(rejected.status, "False");
+    for fragment in [PODS[1], "spec.listeners[more].port"] {
+        assert!(rejected.message.contains(fragment), "{}", rejected.message);
+    }
+    assert_eq!(
+        installation.condition("relay/edge", "Stalled").status,
+        "True"
+    );
+    assert_eq!(kubectl.get(&["route", "all"]), route_before);
+    for relay in &relays {
+        Sender::deliver(relay.address(), "web.a 1 1700000000\n");
+    }
+    sink.wait_for_lines(2);
+
+    drop(taken);
+    kubectl.apply(&two.replace("2103", "2203"));
+    installation.wait_until_ready(&["relay/edge"]);
+    for relay in &relays {
+        Sender::deliver((relay.address().ip(), 2203).into(), "web.b 1 1700000000\n");
+    }
+    sink.wait_for_lines(4);
 }
