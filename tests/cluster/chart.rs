@@ -9,7 +9,7 @@ use harness::{Cluster, DEADLINE, Kubectl, Process, binary, eventually, get, own_
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::helm::{Helm, Manifest, find, name};
+use crate::helm::{Helm, Manifest, find, here_document, name};
 use crate::installation::{PODS, apply_server_side, arguments, relay_pod};
 
 #[test]
@@ -276,6 +276,38 @@ fn whatever_the_values_the_api_server_accepts_what_comes_of_them() {
         for Manifest { template, object } in helm.render("chart-values", values.clone()) {
             assert_eq!(refusal(&kubectl, &object), None, "{template} with {values}");
         }
+    }
+}
+
+#[test]
+fn the_notes_give_manifests_that_can_be_applied() {
+    let (Some(cluster), Some(helm)) = (Cluster::shared(), Helm::find()) else {
+        return;
+    };
+    let kubectl = cluster.namespace("chart-notes");
+    let listeners = json!([{"name": "a", "port": 2003}, {"name": "b", "port": 2103}]);
+    let values = json!({"relay": {"name": "core", "listeners": listeners}});
+    let release = json!({"name": "cw", "namespace": "chart-notes", "values": values});
+    let templates = helm.call("render", release).unwrap();
+    let notes = templates["carbonway/templates/NOTES.txt"].as_str().unwrap();
+    kubectl.apply(&here_document(notes));
+    let relay = kubectl.get(&["relay", "core"]);
+    let listeners = relay["spec"]["listeners"].as_array().unwrap().iter();
+    let ports: Vec<_> = listeners
+        .map(|listener| (&listener["name"], &listener["port"]))
+        .collect();
+    assert_eq!(
+        ports,
+        [(&json!("a"), &json!(2003)), (&json!("b"), &json!(2103))]
+    );
+    let route = kubectl.get(&["route", "everything"]);
+    let destination = route["spec"]["destinations"][0]["name"].as_str().unwrap();
+    kubectl.get(&["destination", destination]);
+    for line in [
+        "kubectl wait -n chart-notes --for=condition=Ready routes.carbonway.io --all",
+        "nc -q0 localhost 2003",
+    ] {
+        assert!(notes.contains(line), "no '{line}' in {notes}");
     }
 }
 

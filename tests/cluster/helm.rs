@@ -83,6 +83,19 @@ impl Helm {
     }
 }
 
+/// The manifests in a text that tells people to `kubectl apply` them, between <<'EOF' and EOF.
+pub(crate) fn here_document(text: &str) -> String {
+    let lines = text
+        .lines()
+        .skip_while(|line| !line.ends_with("<<'EOF'"))
+        .skip(1);
+    let lines = lines.take_while(|line| line.trim() != "EOF");
+    // indented, to stand out
+    lines
+        .map(|line| format!("{}\n", line.strip_prefix("  ").unwrap_or(line)))
+        .collect()
+}
+
 fn manifests(path: &str, text: &Value) -> Vec<Manifest> {
     let text = text.as_str().expect("a template gives text");
     let objects: Vec<Value> = serde_saphyr::from_multiple(text)
