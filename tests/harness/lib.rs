@@ -25,7 +25,7 @@ mod sink;
 mod skip;
 mod snapshot;
 
-pub use accounts::Accounts;
+pub use accounts::{Accounts, DestinationAccounts};
 pub use apiserver::ApiServer;
 pub use cluster::{Cluster, Kubectl};
 pub use directory::{Directory, blocklist, carbon, destination, file, object, relay, route};

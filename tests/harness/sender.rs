@@ -88,24 +88,32 @@ impl Sender {
     pub fn send_until_stalled(&mut self, name: &str, bytes_max: usize) -> Stalled {
         self.patience(Duration::from_secs(1));
         let mut taken = 0;
-        for number in 0.. {
-            let line = numbered_line(name, number);
-            let mut rest = line.as_bytes();
+        for first in (0..).step_by(BATCH as usize) {
+            let lines = numbered_lines(name, first, first + BATCH);
+            let mut rest = lines.as_str();
             while !rest.is_empty() {
-                match self.0.write(rest) {
+                match self.0.write(rest.as_bytes()) {
                     Ok(written) => rest = &rest[written..],
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {
                         self.patience(DEADLINE);
-                        let rest = String::from_utf8_lossy(rest).into_owned();
+                        let whole = rest.lines().count() as u64;
+                        let sent = &lines[..lines.len() - rest.len()];
+                        let is_cut = !sent.is_empty() && !sent.ends_with('\n');
+                        let begun = first + BATCH - whole + u64::from(is_cut);
+                        let end = if is_cut {
+                            rest.find('\n').map_or(0, |end| end + 1)
+                        } else {
+                            0
+                        };
                         return Stalled {
-                            begun: number + 1,
-                            rest,
+                            begun,
+                            rest: rest[..end].to_owned(),
                         };
                     }
                     Err(error) => panic!("the peer is gone: {error}"),
                 }
             }
-            taken += line.len();
+            taken += lines.len();
             assert!(
                 taken < bytes_max,
                 "{taken} bytes were taken without making the sender wait"
@@ -247,6 +255,15 @@ impl Flood {
     /// # Panics
     /// If the peer does not end it.
     pub fn wait_until_cut(self) {
+        eventually(DEADLINE, "the peer to end the connection", || {
+            match self.sender.is_finished() {
+                true => Ok(()),
+                false => {
+                    let sent = self.progress.sent.load(Ordering::Relaxed);
+                    Err(format!("{sent} lines were sent and it goes on"))
+                }
+            }
+        });
         self.sender
             .join()
             .expect("sending does not panic")

@@ -199,23 +199,16 @@ impl Sink {
     /// # Panics
     /// If a line is not a whole one of [`crate::numbered_line`].
     pub fn values(&self) -> BTreeMap<String, Vec<u64>> {
-        let mut values: BTreeMap<String, Vec<u64>> = BTreeMap::new();
-        for line in self.text().lines() {
-            let mut fields = line.split(' ');
-            let (name, value) = (fields.next().unwrap_or_default(), fields.next());
-            let value = value.and_then(|value| value.parse().ok());
-            let value = value.unwrap_or_else(|| panic!("a torn line: '{line}'"));
-            assert_eq!(
-                line,
-                crate::numbered_line(name, value).trim_end(),
-                "a torn line"
-            );
-            match values.get_mut(name) {
-                Some(values) => values.push(value),
-                None => drop(values.insert(name.to_owned(), vec![value])),
-            }
+        let text = self.text();
+        let mut values: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
+        for line in text.lines() {
+            let (name, number) = numbered(line).unwrap_or_else(|| panic!("a torn line: '{line}'"));
+            values.entry(name).or_default().push(number);
         }
-        values
+        let owned = values
+            .into_iter()
+            .map(|(name, values)| (name.to_owned(), values));
+        owned.collect()
     }
 
     /// Waits until this many connections have been made.
@@ -246,6 +239,15 @@ impl Sink {
         assert_eq!(lines.len(), count, "more lines than that came");
         lines
     }
+}
+
+// The series and the number of a line of `numbered_line`.
+fn numbered(line: &str) -> Option<(&str, u64)> {
+    let mut fields = line.split(' ');
+    let (name, number, time) = (fields.next()?, fields.next()?, fields.next()?);
+    let (number, time): (u64, u64) = (number.parse().ok()?, time.parse().ok()?);
+    let is_whole = time == 1_700_000_000 + number && fields.next().is_none();
+    is_whole.then_some((name, number))
 }
 
 impl Drop for Sink {

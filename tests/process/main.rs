@@ -1,1 +1,42 @@
+//! The process tier: what Carbonway promises, seen from outside. The real binaries run here, over real sockets and files.
 
+#![allow(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on says so by panicking"
+)]
+
+mod architecture;
+mod bytes;
+mod check;
+mod delivery;
+mod drops;
+mod files;
+mod limits;
+mod reload;
+mod routing;
+mod run;
+mod shutdown;
+mod sync;
+mod whisper;
+
+use std::collections::BTreeMap;
+
+use harness::{Directory, RelayProcess, Sink, carbon, relay, route};
+
+/// A relay that takes every line to one sink. `listener` says more about its listener.
+fn relay_to(sink: &Sink, listener: &str) -> (RelayProcess, Directory) {
+    let directory = Directory::of([
+        relay(listener, ""),
+        carbon("a", sink.address(), ""),
+        route("all", "destinations: [{name: a}]"),
+    ]);
+    (RelayProcess::run(&directory), directory)
+}
+
+/// Counts, as metrics have them by a label.
+fn counts<const N: usize>(counts: [(&str, u64); N]) -> BTreeMap<String, u64> {
+    counts
+        .map(|(label, count)| (label.to_owned(), count))
+        .into()
+}
