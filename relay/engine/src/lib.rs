@@ -15,6 +15,7 @@
 
 #![warn(missing_docs)]
 
+mod cache;
 mod line;
 mod name;
 mod outbox;
@@ -22,6 +23,7 @@ mod outcome;
 mod pattern;
 mod process;
 mod route;
+mod simd;
 mod table;
 
 pub use outbox::{DestinationIndex, Outbox};

@@ -1,7 +1,7 @@
 //! What the lines of one block come to, per destination: bytes ready for the wire.
 
 /// The place of a destination in its table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DestinationIndex(pub(crate) u32);
 
 impl DestinationIndex {

@@ -108,6 +108,11 @@ impl Tally {
     /// Counts a line that came in and was dropped for `reason`.
     pub fn drop_line(&mut self, reason: Reason) {
         self.received += 1;
+        self.count_drop(reason);
+    }
+
+    // For a line that was counted as received.
+    pub(crate) fn count_drop(&mut self, reason: Reason) {
         self.dropped[reason as usize] += 1;
     }
 }

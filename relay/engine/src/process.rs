@@ -1,20 +1,41 @@
 //! The stages of a line, in their one order.
+//!
+//! What the rules say of a line depends on its name alone, so it is decided once per name and kept ([`NameCache`]). Lines
+//! are taken in groups: all are cut and hashed and their places in the cache asked for before any is looked up, so that
+//! memory is waited for once a group instead of once a line.
 
+use std::collections::HashMap;
 use std::io::Write as _;
 
+use crate::cache::{Decision, NameCache, NameHash};
 use crate::line::{Line, Timestamp};
 use crate::name::{self, Name};
 use crate::route::Fanout;
 use crate::{Outbox, Reason, Table, Tally};
 
+/// Lines in a group: enough to hide a trip to memory, few enough for the first-level cache to hold what is asked for.
+const GROUP_LINES: usize = 32;
+
+/// Sets of destinations that are told apart; with more, what was decided is forgotten and decided anew.
+const FANOUTS_MAX: usize = 1 << 16;
+
+/// Decisions below this are reasons to drop; then comes "untidy"; then sets of destinations.
+const UNTIDY: Decision = Reason::ALL.len() as Decision;
+const FORWARD: Decision = UNTIDY + 1;
+
 /// Seconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct UnixSeconds(pub u64);
 
-/// Runs lines through a table. One per worker: it holds nothing but scratch memory.
-#[derive(Debug, Default)]
+/// Runs lines through a table. One per worker: it remembers names and holds scratch memory, and counts nothing.
+#[derive(Debug)]
 pub struct Engine {
-    fanout: Fanout,
+    // The table that decisions are from.
+    table: u64,
+    cache: NameCache,
+    fanouts: Vec<Fanout>,
+    fanout_ids: HashMap<Fanout, Decision>,
+    judged: Fanout,
     tidied: Vec<u8>,
     run: Run,
 }
@@ -25,18 +46,34 @@ struct Run {
     start: usize,
     end: usize,
     lines: u64,
-    fanout: Fanout,
+    decision: Decision,
 }
 
-// How a line that is to be forwarded goes out.
-enum Forward {
-    // As it came.
-    Verbatim,
-    // As `Engine::tidied` has it.
-    Tidied,
+// A line of the group at work.
+#[derive(Clone, Copy, Default)]
+struct Cut {
+    start: usize,
+    // Of the newline.
+    end: usize,
+    // Of the name, which begins the line; `None` if the line is not in the canonical form.
+    name_end: Option<usize>,
+    hash: NameHash,
 }
 
 impl Engine {
+    /// An engine that remembers names in `cache_bytes` bytes.
+    pub fn new(cache_bytes: usize) -> Self {
+        Self {
+            table: 0,
+            cache: NameCache::new(cache_bytes),
+            fanouts: Vec::new(),
+            fanout_ids: HashMap::new(),
+            judged: Fanout::default(),
+            tidied: Vec::new(),
+            run: Run::default(),
+        }
+    }
+
     /// Runs the lines of `block` through `table`: those to be forwarded are appended to `out`, and all are counted in the
     /// result. `block` is empty or ends with a newline. Lines longer than `line_bytes_max` are dropped. `now` is what a
     /// line's timestamp becomes where it asks for that.
@@ -48,47 +85,157 @@ impl Engine {
         now: UnixSeconds,
         out: &mut Outbox,
     ) -> Tally {
+        if self.table != table.id() {
+            self.table = table.id();
+            self.forget();
+        }
         let mut tally = Tally::default();
+        let mut group = [Cut::default(); GROUP_LINES];
+        let mut newlines = memchr::memchr_iter(b'\n', block);
         let mut start = 0;
-        for newline in memchr::memchr_iter(b'\n', block) {
-            let line = &block[start..newline];
-            let outcome = match line.len() <= line_bytes_max {
-                true => self.stages(table, line, now),
-                false => Err(Reason::LineTooLong),
-            };
-            match outcome {
-                Ok(Forward::Verbatim) => {
-                    self.forward_verbatim(block, start, newline + 1, out);
-                    tally.received += 1;
-                    tally.forwarded += 1;
-                }
-                Ok(Forward::Tidied) => {
-                    self.end_run(block, out);
-                    out.append(self.fanout.as_slice(), &self.tidied, 1);
-                    tally.received += 1;
-                    tally.forwarded += 1;
-                }
-                Err(reason) => tally.drop_line(reason),
+        loop {
+            let mut lines = 0;
+            for (cut, newline) in group.iter_mut().zip(&mut newlines) {
+                *cut = self.cut(block, start, newline);
+                start = newline + 1;
+                lines += 1;
             }
-            start = newline + 1;
+            for cut in group[..lines].iter().filter(|cut| cut.name_end.is_some()) {
+                self.cache.prefetch_name(cut.hash);
+            }
+            for cut in &group[..lines] {
+                tally.received += 1;
+                match self.line(table, block, cut, line_bytes_max, now, out) {
+                    Ok(()) => tally.forwarded += 1,
+                    Err(reason) => tally.count_drop(reason),
+                }
+            }
+            if lines < GROUP_LINES {
+                break;
+            }
         }
         self.end_run(block, out);
         tally
     }
 
-    // The order of the stages. Leaves the destinations in `self.fanout`.
-    fn stages(&mut self, table: &Table, line: &[u8], now: UnixSeconds) -> Result<Forward, Reason> {
-        if let Some(line) = Line::canonical(line)
-            && name::check(line.name)? == Name::Clean
-        {
-            table.judge(line.name, &mut self.fanout)?;
-            return Ok(Forward::Verbatim);
+    fn cut(&self, block: &[u8], start: usize, end: usize) -> Cut {
+        let Some(line) = Line::canonical(&block[start..end]) else {
+            return Cut {
+                start,
+                end,
+                ..Cut::default()
+            };
+        };
+        let hash = self.cache.hash(line.name);
+        self.cache.prefetch_set(hash);
+        Cut {
+            start,
+            end,
+            name_end: Some(start + line.name.len()),
+            hash,
         }
-        let line = Line::any(line)?;
-        name::check_tidied(line.name)?;
-        table.judge(line.name, &mut self.fanout)?;
+    }
+
+    // The order of the stages.
+    fn line(
+        &mut self,
+        table: &Table,
+        block: &[u8],
+        cut: &Cut,
+        line_bytes_max: usize,
+        now: UnixSeconds,
+        out: &mut Outbox,
+    ) -> Result<(), Reason> {
+        let Cut {
+            start,
+            end,
+            name_end,
+            hash,
+        } = *cut;
+        if end - start > line_bytes_max {
+            return Err(Reason::LineTooLong);
+        }
+        if let Some(name_end) = name_end {
+            let decision = self.decide(table, hash, &block[start..name_end], block, out);
+            if decision != UNTIDY {
+                check(decision)?;
+                self.forward_verbatim(block, start, end + 1, decision, out);
+                return Ok(());
+            }
+        }
+        let line = Line::any(&block[start..end])?;
+        let decision = self.decide_tidied(table, line.name, block, out)?;
+        self.end_run(block, out);
         self.tidy(&line, now);
-        Ok(Forward::Tidied)
+        out.append(self.fanout(decision), &self.tidied, 1);
+        Ok(())
+    }
+
+    // What becomes of a canonical line with this name.
+    fn decide(
+        &mut self,
+        table: &Table,
+        hash: NameHash,
+        name: &[u8],
+        block: &[u8],
+        out: &mut Outbox,
+    ) -> Decision {
+        if let Some(decision) = self.cache.get(hash, name) {
+            return decision;
+        }
+        let decision = match name::check(name) {
+            Ok(Name::Clean) => self.judge(table, name, block, out),
+            Ok(Name::Untidy) => UNTIDY,
+            Err(reason) => reason as Decision,
+        };
+        self.cache.put(hash, name, decision);
+        decision
+    }
+
+    // What becomes of a line that was taken apart. A dot that its name still begins with was the second one; as the first
+    // one of a canonical line it would have to be stripped, so such a name's decisions are not kept.
+    fn decide_tidied(
+        &mut self,
+        table: &Table,
+        name: &[u8],
+        block: &[u8],
+        out: &mut Outbox,
+    ) -> Result<Decision, Reason> {
+        let decision = if name.first() == Some(&b'.') || name.is_empty() {
+            name::check_tidied(name)?;
+            self.judge(table, name, block, out)
+        } else {
+            self.decide(table, self.cache.hash(name), name, block, out)
+        };
+        check(decision)?;
+        Ok(decision)
+    }
+
+    fn judge(&mut self, table: &Table, name: &[u8], block: &[u8], out: &mut Outbox) -> Decision {
+        if let Err(reason) = table.judge(name, &mut self.judged) {
+            return reason as Decision;
+        }
+        if let Some(decision) = self.fanout_ids.get(&self.judged) {
+            return *decision;
+        }
+        if self.fanouts.len() == FANOUTS_MAX {
+            self.end_run(block, out);
+            self.forget();
+        }
+        let decision = FORWARD + self.fanouts.len() as Decision;
+        self.fanouts.push(self.judged.clone());
+        self.fanout_ids.insert(self.judged.clone(), decision);
+        decision
+    }
+
+    fn forget(&mut self) {
+        self.cache.begin_epoch();
+        self.fanouts.clear();
+        self.fanout_ids.clear();
+    }
+
+    fn fanout(&self, decision: Decision) -> &[crate::DestinationIndex] {
+        self.fanouts[(decision - FORWARD) as usize].as_slice()
     }
 
     fn tidy(&mut self, line: &Line<'_>, now: UnixSeconds) {
@@ -106,22 +253,41 @@ impl Engine {
         self.tidied.push(b'\n');
     }
 
-    fn forward_verbatim(&mut self, block: &[u8], start: usize, end: usize, out: &mut Outbox) {
-        if self.run.end != start || self.run.lines == 0 || self.run.fanout != self.fanout {
+    fn forward_verbatim(
+        &mut self,
+        block: &[u8],
+        start: usize,
+        end: usize,
+        decision: Decision,
+        out: &mut Outbox,
+    ) {
+        if self.run.end != start || self.run.lines == 0 || self.run.decision != decision {
             self.end_run(block, out);
             self.run.start = start;
-            self.run.fanout.clone_from(&self.fanout);
+            self.run.decision = decision;
         }
         self.run.end = end;
         self.run.lines += 1;
     }
 
     fn end_run(&mut self, block: &[u8], out: &mut Outbox) {
-        let run = &mut self.run;
-        if run.lines > 0 {
-            out.append(run.fanout.as_slice(), &block[run.start..run.end], run.lines);
+        let Run {
+            start,
+            end,
+            lines,
+            decision,
+        } = std::mem::take(&mut self.run);
+        if lines > 0 {
+            out.append(self.fanout(decision), &block[start..end], lines);
         }
-        (run.start, run.end, run.lines) = (0, 0, 0);
+    }
+}
+
+// The reason, if a decision is to drop.
+fn check(decision: Decision) -> Result<(), Reason> {
+    match Reason::ALL.get(decision as usize) {
+        Some(reason) => Err(*reason),
+        None => Ok(()),
     }
 }
 

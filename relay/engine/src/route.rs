@@ -4,7 +4,7 @@ use crate::outbox::DestinationIndex;
 use crate::pattern::Pattern;
 
 /// The destinations of one line, each once, in the order in which routes named them.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Fanout(Vec<DestinationIndex>);
 
 impl Fanout {

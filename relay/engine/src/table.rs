@@ -17,6 +17,8 @@ use crate::route::{Fanout, Routes};
 /// Everything that a fleet of relays runs on, checked and compiled. It never changes.
 #[derive(Debug, Default)]
 pub struct Table {
+    // Tells tables apart: what an engine remembers is of one table.
+    id: u64,
     listeners: Vec<Listener>,
     drain_timeout: Duration,
     destinations: Vec<Destination>,
@@ -135,6 +137,10 @@ impl Table {
     /// Everything that is wrong with it, in the order of the snapshot.
     pub fn load(snapshot: &Snapshot) -> Result<Self, Vec<LoadError>> {
         load::load(snapshot)
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.id
     }
 
     /// Where lines come in.

@@ -166,7 +166,7 @@ fn lines_with_the_same_way_stay_in_order() {
 
 fn process(table: &Table, block: &[u8]) -> (Tally, Vec<(&'static str, &'static str, u64)>) {
     let mut out = Outbox::default();
-    let tally = Engine::default().process(table, block, LINE_BYTES_MAX, NOW, &mut out);
+    let tally = Engine::new(0).process(table, block, LINE_BYTES_MAX, NOW, &mut out);
     let mut sent = Vec::new();
     out.drain(|destination, bytes, lines| {
         let name = table.destinations()[destination.get()]

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use relay_proto::{self as proto, ObjectRef, Snapshot};
@@ -13,6 +14,9 @@ use super::{
 use crate::outbox::DestinationIndex;
 use crate::pattern::Pattern;
 use crate::route::{Distribution, Route, Routes, Target};
+
+// 0 is the table that holds nothing.
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 pub(super) fn load(snapshot: &Snapshot) -> Result<Table, Vec<LoadError>> {
     let mut loader = Loader::default();
@@ -53,6 +57,7 @@ impl Loader {
         let (destinations, indexes) = self.destinations(&snapshot.destinations);
         let routes = self.routes(&snapshot.routes, &indexes);
         Table {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             listeners,
             drain_timeout,
             destinations,
