@@ -43,10 +43,13 @@ mod metrics;
 pub mod config;
 
 #[cfg(feature = "cluster")]
+mod causes;
+
+#[cfg(feature = "cluster")]
 mod run;
 
 #[cfg(feature = "cluster")]
-pub use {config::Config, run::run};
+pub use {causes::causes, config::Config, run::run};
 
 #[cfg(test)]
 mod fixture;

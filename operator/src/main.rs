@@ -14,7 +14,7 @@ use tracing_subscriber::EnvFilter;
 fn main() -> ExitCode {
     let flags = Flags::parse();
     if let Err(error) = start_log(&flags) {
-        eprintln!("carbonway-operator: {error:#}");
+        eprintln!("carbonway-operator: {}", operator::causes(error.as_ref()));
         return ExitCode::FAILURE;
     }
     match run(flags) {
@@ -23,7 +23,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            error!(error = format!("{error:#}"), "stopped");
+            error!(error = operator::causes(error.as_ref()), "stopped");
             ExitCode::FAILURE
         }
     }
@@ -60,6 +60,7 @@ fn start_log(flags: &Flags) -> anyhow::Result<()> {
         .with_context(|| format!("'{}' is not a log level", flags.log_level))?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(stderr().is_terminal())
         .with_writer(stderr);
     let is_text = match flags.log_format {
         LogFormat::Auto => stderr().is_terminal(),

@@ -22,6 +22,7 @@ use serde_json::json;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, warn};
 
+use crate::causes::causes;
 use crate::compile::Verdict;
 use crate::inputs::{Key, Kind};
 use crate::metrics::{Metrics, Outcome};
@@ -170,6 +171,10 @@ impl Report {
                 Applied::Gone => {}
                 Applied::Failed => failures += 1,
             }
+            // Where this many fail, the others would too.
+            if failures == CALLS_MAX {
+                break;
+            }
         }
         failures
     }
@@ -204,7 +209,7 @@ impl Report {
                 return Applied::Gone;
             }
             Ok(Err(error)) => {
-                warn!(object = %key, %error, "cannot write status, will be tried again");
+                warn!(object = %key, error = causes(&error), "cannot write status, will be tried again");
                 self.metrics.status_written(Outcome::Failure);
                 return Applied::Failed;
             }
@@ -227,7 +232,11 @@ impl Report {
         let outcome = match timeout(CALL_TIMEOUT, events.publish(event, reference)).await {
             Ok(Ok(())) => Outcome::Success,
             Ok(Err(error)) => {
-                warn!(object = reference.name, %error, "cannot write event");
+                warn!(
+                    object = reference.name,
+                    error = causes(&error),
+                    "cannot write event"
+                );
                 Outcome::Failure
             }
             Err(_) => {

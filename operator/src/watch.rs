@@ -24,6 +24,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
+use crate::causes::causes;
 use crate::inputs::Inputs;
 use crate::metrics::Metrics;
 
@@ -254,7 +255,11 @@ where
             Ok(None) => return,
             Err(error) => {
                 metrics.watch_failed(kind.name);
-                warn!(kind = kind.name, %error, "watch failed, will be tried again");
+                warn!(
+                    kind = kind.name,
+                    error = causes(&error),
+                    "watch failed, will be tried again"
+                );
                 continue;
             }
         };
