@@ -3,13 +3,16 @@
 //! ```text
 //! relay ──Hello(relay, pod, active version)──▶   same version as published: acknowledged, nothing is sent
 //!       ◀──Offer(nonce, version, snapshot)────   else; and whenever something new is published
-//!       ──Answer(nonce, version, errors)─────▶   no errors: acknowledged; else refused, and not offered again
+//!       ──Answer(nonce, version, errors)─────▶   no errors: acknowledged; else refused, and offered again in a while
 //! ```
 //!
 //! A stream looks at the newest publication when it is free to offer, so a slow relay skips versions and nothing queues up.
 //! A fleet that does not exist (yet) is waited for. A stream has no task of its own: tonic polls it with its connection,
 //! and drops it, and its place in the roster, when the peer goes away.
 
+mod hello;
+
+use std::future::pending;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,17 +20,17 @@ use std::time::Duration;
 use futures::{Stream, TryStreamExt as _, stream};
 use relay_proto::config_sync_server::{ConfigSync, ConfigSyncServer};
 use relay_proto::{
-    Answer, FromRelay, Hello, Offer, SCHEMA, SNAPSHOT_BYTES_MAX, ToRelay, Version, from_relay,
-    to_relay,
+    Answer, FromRelay, Offer, SNAPSHOT_BYTES_MAX, ToRelay, Version, from_relay, to_relay,
 };
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 use tonic::transport::server::{Server, TcpIncoming};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{info, warn};
 
-use crate::inputs::{Key, Kind};
+use hello::Greeting;
+
 use crate::metrics::{Metrics, Outcome};
 use crate::publish::{Publications, Published};
 use crate::roster::{Place, RelayPod, Roster};
@@ -43,8 +46,8 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 const FROM_RELAY_BYTES_MAX: usize = 1 << 20;
 /// Errors of a refusal that are kept.
 const ERRORS_MAX: usize = 64;
-/// A Kubernetes name, in bytes.
-const NAME_BYTES_MAX: usize = 253;
+/// What was refused is offered again after this: a port may be free by then.
+const REFUSED_PAUSE: Duration = Duration::from_secs(30);
 /// A peer that does not answer a ping is gone.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -194,52 +197,6 @@ impl Stranger {
     }
 }
 
-/// A hello that makes sense.
-struct Greeting {
-    pod: RelayPod,
-    active: Option<Version>,
-    build: String,
-}
-
-impl Greeting {
-    fn read(hello: Hello) -> Result<Self, Status> {
-        let fleet = hello
-            .relay
-            .as_ref()
-            .and_then(Key::from_ref)
-            .filter(|key| key.kind == Kind::Relay && is_name(&key.namespace) && is_name(&key.name))
-            .ok_or_else(|| Status::invalid_argument("hello names no Relay"))?;
-        if !is_name(&hello.pod) {
-            return Err(Status::invalid_argument("hello names no pod"));
-        }
-        if hello.schema_max < SCHEMA {
-            return Err(Status::failed_precondition(format!(
-                "the relay reads snapshots up to schema {} and this operator writes {SCHEMA}: upgrade the relay",
-                hello.schema_max
-            )));
-        }
-        let active = match hello.active_version.as_slice() {
-            [] => None,
-            bytes => Some(
-                Version::from_bytes(bytes)
-                    .ok_or_else(|| Status::invalid_argument("hello's version is not 32 bytes"))?,
-            ),
-        };
-        Ok(Self {
-            pod: RelayPod {
-                fleet,
-                name: hello.pod,
-            },
-            active,
-            build: hello.build.chars().take(NAME_BYTES_MAX).collect(),
-        })
-    }
-}
-
-fn is_name(text: &str) -> bool {
-    (1..=NAME_BYTES_MAX).contains(&text.len())
-}
-
 /// A relay that said hello.
 struct Conversation {
     pod: RelayPod,
@@ -249,7 +206,7 @@ struct Conversation {
     /// The revision that the roster knows of.
     acknowledged: Option<u64>,
     /// What it refused last, unless it acknowledged something since.
-    refused: Option<Version>,
+    refused: Option<Refused>,
     /// What has not been answered.
     offered: Option<Offered>,
     nonce: u64,
@@ -264,6 +221,12 @@ struct Offered {
     nonce: u64,
     revision: u64,
     version: Version,
+}
+
+/// What is not to be offered for a while.
+struct Refused {
+    version: Version,
+    until: Instant,
 }
 
 impl Conversation {
@@ -282,6 +245,7 @@ impl Conversation {
                 changed = self.publications.changed() => if changed.is_err() {
                     return Err(Status::unavailable("the operator is stopping"));
                 },
+                () = refusal_is_over(self.refused.as_ref()) => self.refused = None,
                 _ = &mut self.place.taken_over => {
                     return Err(Status::aborted("another stream of this pod took over"));
                 }
@@ -302,7 +266,8 @@ impl Conversation {
             self.acknowledge(published.revision, version);
             return None;
         }
-        if self.refused == Some(version) {
+        let refused = self.refused.as_ref();
+        if refused.is_some_and(|refused| refused.version == version) {
             return None;
         }
         self.nonce += 1;
@@ -365,10 +330,20 @@ impl Conversation {
             errors.truncate(ERRORS_MAX);
             warn!(%relay, pod, %version, revision, error = %errors[0], "snapshot refused");
             self.metrics.answered(Outcome::Failure);
-            self.refused = Some(version);
+            self.refused = Some(Refused {
+                version,
+                until: Instant::now() + REFUSED_PAUSE,
+            });
             self.place.refuse(revision, &errors);
         }
         Ok(())
+    }
+}
+
+async fn refusal_is_over(refused: Option<&Refused>) {
+    match refused {
+        Some(refused) => sleep_until(refused.until).await,
+        None => pending().await,
     }
 }
 

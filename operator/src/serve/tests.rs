@@ -1,7 +1,7 @@
 //! Relays in the same process, over real sockets.
 
 use relay_proto::config_sync_client::ConfigSyncClient;
-use relay_proto::{ObjectError, ObjectRef};
+use relay_proto::{Hello, ObjectError, ObjectRef, SCHEMA};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
@@ -10,6 +10,7 @@ use tonic::Code;
 use super::*;
 use crate::conditions::Progress;
 use crate::fixture::{ALL, GRAPHITE, RELAY, apply};
+use crate::inputs::{Key, Kind};
 use crate::publish::{Publication, publication};
 
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -54,7 +55,7 @@ async fn a_slow_relay_skips_versions() {
 }
 
 #[tokio::test]
-async fn a_refused_version_is_not_offered_again_and_the_next_is() {
+async fn after_a_refusal_the_next_version_is_offered() {
     let operator = Operator::start(&[RELAY, GRAPHITE, ALL]).await;
     let mut relay = operator.relay("a", None).await;
     let refused = relay.offer().await;
@@ -71,6 +72,25 @@ async fn a_refused_version_is_not_offered_again_and_the_next_is() {
     let next = relay.offer().await;
     assert_eq!(next.version, operator.published().version.as_bytes());
     relay.answer(&next, &[]).await;
+    operator.reaches("1/1").await;
+}
+
+#[tokio::test]
+async fn what_was_refused_is_offered_again_after_a_while() {
+    let operator = Operator::start(&[RELAY, GRAPHITE, ALL]).await;
+    let mut relay = operator.relay("a", None).await;
+    let refused = relay.offer().await;
+    relay.answer(&refused, &[ObjectError::default()]).await;
+    operator
+        .until(|_| operator.metrics.text().contains("outcome=\"failure\"} 1"))
+        .await;
+    assert_eq!(operator.metrics.sync_offers.get(), 1);
+    tokio::time::pause();
+    tokio::time::advance(REFUSED_PAUSE).await;
+    tokio::time::resume();
+    let again = relay.offer().await;
+    assert_eq!(again.version, refused.version);
+    relay.answer(&again, &[]).await;
     operator.reaches("1/1").await;
 }
 
