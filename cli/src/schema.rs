@@ -80,23 +80,21 @@ impl Schemas {
 
 fn explain(error: &jsonschema::ValidationError<'_>) -> Vec<Violation> {
     let field = dotted(error.instance_path().as_str());
-    match error.kind() {
-        ValidationErrorKind::AdditionalProperties { unexpected } => {
-            let unknown = |name: &String| Violation {
-                field: if field.is_empty() {
-                    name.clone()
-                } else {
-                    format!("{field}.{name}")
-                },
-                message: "there is no such field".to_owned(),
-            };
-            unexpected.iter().map(unknown).collect()
-        }
-        _ => vec![Violation {
+    let ValidationErrorKind::AdditionalProperties { unexpected } = error.kind() else {
+        return vec![Violation {
             field,
             message: error.to_string(),
-        }],
-    }
+        }];
+    };
+    let unknown = |name: &String| Violation {
+        field: if field.is_empty() {
+            name.clone()
+        } else {
+            format!("{field}.{name}")
+        },
+        message: "there is no such field".to_owned(),
+    };
+    unexpected.iter().map(unknown).collect()
 }
 
 // `/spec/listeners/0/port` as people write it: `spec.listeners[0].port`.
