@@ -16,12 +16,15 @@
 #![warn(missing_docs)]
 
 mod cache;
+mod gate;
 mod line;
 mod name;
 mod outbox;
 mod outcome;
 mod pattern;
+mod pattern_set;
 mod process;
+pub mod ring;
 mod route;
 mod simd;
 mod table;

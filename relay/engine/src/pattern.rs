@@ -4,6 +4,8 @@ use memchr::memmem;
 use regex::bytes::{Regex, RegexBuilder};
 use relay_proto::Match;
 
+use crate::gate::Gate;
+
 /// The memory that one compiled regular expression may take, in bytes; a snapshot cannot make a relay run out of memory.
 const REGEX_BYTES_MAX: usize = 1 << 20;
 
@@ -16,6 +18,7 @@ pub(crate) struct Pattern {
     not_contains: Option<memmem::Finder<'static>>,
     regex: Option<Regex>,
     not_regex: Option<Regex>,
+    gate: Gate,
 }
 
 /// Why a pattern does not compile.
@@ -40,7 +43,18 @@ impl Pattern {
             not_contains: finder(&conditions.not_contains),
             regex: regex("regex", &conditions.regex)?,
             not_regex: regex("notRegex", &conditions.not_regex)?,
+            gate: Gate::of(conditions),
         })
+    }
+
+    /// What a name must have for the pattern to match.
+    pub(crate) fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// The regular expression that must match, as it was written.
+    pub(crate) fn regex(&self) -> Option<&str> {
+        self.regex.as_ref().map(Regex::as_str)
     }
 
     /// Whether all conditions hold, cheap ones first.

@@ -36,6 +36,7 @@ pub struct Engine {
     fanouts: Vec<Fanout>,
     fanout_ids: HashMap<Fanout, Decision>,
     judged: Fanout,
+    candidates: Vec<u32>,
     tidied: Vec<u8>,
     run: Run,
 }
@@ -69,6 +70,7 @@ impl Engine {
             fanouts: Vec::new(),
             fanout_ids: HashMap::new(),
             judged: Fanout::default(),
+            candidates: Vec::new(),
             tidied: Vec::new(),
             run: Run::default(),
         }
@@ -212,7 +214,7 @@ impl Engine {
     }
 
     fn judge(&mut self, table: &Table, name: &[u8], block: &[u8], out: &mut Outbox) -> Decision {
-        if let Err(reason) = table.judge(name, &mut self.judged) {
+        if let Err(reason) = table.judge(name, &mut self.judged, &mut self.candidates) {
             return reason as Decision;
         }
         if let Some(decision) = self.fanout_ids.get(&self.judged) {

@@ -2,6 +2,7 @@
 
 use crate::outbox::DestinationIndex;
 use crate::pattern::Pattern;
+use crate::pattern_set::PatternSet;
 
 /// The destinations of one line, each once, in the order in which routes named them.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Hash)]
@@ -28,16 +29,31 @@ impl Fanout {
 #[derive(Debug, Default)]
 pub(crate) struct Routes {
     /// In the order of evaluation.
-    pub(crate) first: Vec<Route>,
+    first: RouteList,
     /// Those that see only lines that no other route took, in the order of evaluation.
-    pub(crate) unmatched_only: Vec<Route>,
+    unmatched_only: RouteList,
+}
+
+// Routes, and what finds those whose match holds.
+#[derive(Debug, Default)]
+struct RouteList {
+    routes: Vec<Route>,
+    patterns: PatternSet,
 }
 
 impl Routes {
+    /// Takes routes with their matches, in the order of evaluation.
+    pub(crate) fn new(first: Vec<(Pattern, Route)>, unmatched_only: Vec<(Pattern, Route)>) -> Self {
+        Self {
+            first: RouteList::new(first),
+            unmatched_only: RouteList::new(unmatched_only),
+        }
+    }
+
     /// Collects the destinations of a line with this name. Returns whether any route took it.
-    pub(crate) fn route(&self, name: &[u8], fanout: &mut Fanout) -> bool {
+    pub(crate) fn route(&self, name: &[u8], fanout: &mut Fanout, scratch: &mut Vec<u32>) -> bool {
         let mut taken = false;
-        for route in &self.first {
+        for route in self.first.matching(name, scratch) {
             if route.take(name, fanout) {
                 taken = true;
                 if route.stop {
@@ -48,15 +64,34 @@ impl Routes {
         taken
             || self
                 .unmatched_only
-                .iter()
+                .matching(name, scratch)
                 .any(|route| route.take(name, fanout))
     }
 }
 
-/// One route.
+impl RouteList {
+    fn new(list: Vec<(Pattern, Route)>) -> Self {
+        let (patterns, routes) = list.into_iter().unzip();
+        Self {
+            routes,
+            patterns: PatternSet::new(patterns),
+        }
+    }
+
+    fn matching<'a>(
+        &'a self,
+        name: &'a [u8],
+        scratch: &'a mut Vec<u32>,
+    ) -> impl Iterator<Item = &'a Route> {
+        self.patterns
+            .matching(name, scratch)
+            .map(|number| &self.routes[number])
+    }
+}
+
+/// One route; its match stands elsewhere.
 #[derive(Debug)]
 pub(crate) struct Route {
-    pub(crate) pattern: Pattern,
     pub(crate) stop: bool,
     pub(crate) distribution: Distribution,
     pub(crate) targets: Vec<Target>,
@@ -77,11 +112,8 @@ pub(crate) struct Target {
 }
 
 impl Route {
-    // Returns whether the route took the line: its own match and that of a target hold.
+    // For a line that the route's match holds for: whether the route took it, as it does if the match of a target holds.
     fn take(&self, name: &[u8], fanout: &mut Fanout) -> bool {
-        if !self.pattern.matches(name) {
-            return false;
-        }
         let mut matching = self
             .targets
             .iter()

@@ -11,7 +11,7 @@ use std::time::Duration;
 use relay_proto::{ObjectRef, Snapshot};
 
 use crate::Reason;
-use crate::pattern::Pattern;
+use crate::pattern_set::PatternSet;
 use crate::route::{Fanout, Routes};
 
 /// Everything that a fleet of relays runs on, checked and compiled. It never changes.
@@ -22,7 +22,7 @@ pub struct Table {
     listeners: Vec<Listener>,
     drain_timeout: Duration,
     destinations: Vec<Destination>,
-    blocklist: Vec<Pattern>,
+    blocklist: PatternSet,
     routes: Routes,
 }
 
@@ -158,13 +158,18 @@ impl Table {
         self.drain_timeout
     }
 
-    /// Decides over a name that is valid: where its lines go, or why nowhere.
-    pub(crate) fn judge(&self, name: &[u8], fanout: &mut Fanout) -> Result<(), Reason> {
-        if self.blocklist.iter().any(|entry| entry.matches(name)) {
+    /// Decides over a name that is valid: where its lines go, or why nowhere. `scratch` is memory to be reused.
+    pub(crate) fn judge(
+        &self,
+        name: &[u8],
+        fanout: &mut Fanout,
+        scratch: &mut Vec<u32>,
+    ) -> Result<(), Reason> {
+        if self.blocklist.matching(name, scratch).next().is_some() {
             return Err(Reason::Blocklisted);
         }
         fanout.clear();
-        if self.routes.route(name, fanout) {
+        if self.routes.route(name, fanout, scratch) {
             Ok(())
         } else {
             Err(Reason::Unrouted)

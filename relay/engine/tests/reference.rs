@@ -224,15 +224,17 @@ fn route_message() -> impl Strategy<Value = proto::Route> {
 fn snapshot() -> impl Strategy<Value = Snapshot> {
     let blocked = conditions().prop_filter("it would drop all", |entry| *entry != Match::default());
     let entries = prop::collection::vec(blocked, 0..2);
-    (prop::collection::vec(route_message(), 0..6), entries).prop_map(|(routes, entries)| Snapshot {
-        schema: proto::SCHEMA,
-        blocklists: vec![proto::Blocklist {
-            source: None,
-            entries,
-        }],
-        routes,
-        destinations: DESTINATIONS.map(destination).into(),
-        ..Snapshot::default()
+    (prop::collection::vec(route_message(), 0..16), entries).prop_map(|(routes, entries)| {
+        Snapshot {
+            schema: proto::SCHEMA,
+            blocklists: vec![proto::Blocklist {
+                source: None,
+                entries,
+            }],
+            routes,
+            destinations: DESTINATIONS.map(destination).into(),
+            ..Snapshot::default()
+        }
     })
 }
 

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::outbox::DestinationIndex;
 use crate::pattern::Pattern;
+use crate::pattern_set::PatternSet;
 use crate::route::{Distribution, Route, Routes, Target};
 
 // 0 is the table that holds nothing.
@@ -49,11 +50,11 @@ impl Loader {
         }
         let listeners = self.listeners(&snapshot.listeners);
         let drain_timeout = Duration::from_millis(snapshot.drain_timeout_ms);
-        let blocklist = snapshot
+        let blocked = snapshot
             .blocklists
             .iter()
-            .flat_map(|blocklist| self.blocklist(blocklist))
-            .collect();
+            .flat_map(|blocklist| self.blocklist(blocklist));
+        let blocklist = PatternSet::new(blocked.collect());
         let (destinations, indexes) = self.destinations(&snapshot.destinations);
         let routes = self.routes(&snapshot.routes, &indexes);
         Table {
@@ -260,7 +261,7 @@ impl Loader {
         routes: &[proto::Route],
         indexes: &BTreeMap<Key<'_>, DestinationIndex>,
     ) -> Routes {
-        let mut loaded = Routes::default();
+        let (mut first, mut unmatched_only) = (Vec::new(), Vec::new());
         for route in routes {
             self.source = route.source.clone().unwrap_or_default();
             let pattern = self.pattern("match", route.r#match.as_ref());
@@ -283,18 +284,20 @@ impl Loader {
             }
             let targets = self.targets(&route.targets, indexes);
             let list = if route.unmatched_only {
-                &mut loaded.unmatched_only
+                &mut unmatched_only
             } else {
-                &mut loaded.first
+                &mut first
             };
-            list.push(Route {
+            list.push((
                 pattern,
-                stop: route.stop,
-                distribution,
-                targets,
-            });
+                Route {
+                    stop: route.stop,
+                    distribution,
+                    targets,
+                },
+            ));
         }
-        loaded
+        Routes::new(first, unmatched_only)
     }
 
     fn targets(

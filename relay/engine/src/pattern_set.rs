@@ -1,0 +1,272 @@
+//! Many patterns, asked at once: the cost of a name does not grow with the patterns that do not match it.
+//!
+//! Each pattern has a [`Gate`]. Prefixes are found by one binary search, inner literals by one pass of an automaton, and
+//! regular expressions without any literal by one pass of another. What is found, and the patterns that have nothing to be
+//! found by, are candidates; only they are asked in full.
+
+use std::collections::BTreeMap;
+
+use crate::gate::Gate;
+use crate::pattern::Pattern;
+use aho_corasick::AhoCorasick;
+use regex::bytes::{RegexSet, RegexSetBuilder};
+
+/// With fewer patterns than this, asking them one by one is faster than finding out whom to ask.
+const INDEXED_MIN: usize = 6;
+
+/// The memory that the automaton of all regular expressions without a literal may take, in bytes.
+const REGEX_SET_BYTES_MAX: usize = 32 << 20;
+
+/// Patterns by number, and what finds them.
+#[derive(Debug, Default)]
+pub(crate) struct PatternSet {
+    patterns: Vec<Pattern>,
+    /// Those that are always asked.
+    always: Vec<u32>,
+    /// Sorted by their bytes.
+    prefixes: Vec<Prefix>,
+    inner: Option<Inner>,
+    regexes: Option<Regexes>,
+}
+
+#[derive(Debug)]
+struct Prefix {
+    bytes: Box<[u8]>,
+    // The longest other prefix that this one begins with.
+    parent: Option<u32>,
+    patterns: Vec<u32>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    automaton: AhoCorasick,
+    // By literal.
+    patterns: Vec<Vec<u32>>,
+}
+
+#[derive(Debug)]
+struct Regexes {
+    set: RegexSet,
+    // By number in the set.
+    patterns: Vec<u32>,
+}
+
+impl PatternSet {
+    /// Makes a set of patterns; their numbers are their places.
+    pub(crate) fn new(patterns: Vec<Pattern>) -> Self {
+        let mut set = Self {
+            patterns,
+            ..Self::default()
+        };
+        if set.patterns.len() < INDEXED_MIN {
+            set.always = (0..set.patterns.len() as u32).collect();
+            return set;
+        }
+        let (mut prefixes, mut inner) = (BTreeMap::new(), BTreeMap::new());
+        let mut open = Vec::new();
+        for (number, pattern) in (0_u32..).zip(&set.patterns) {
+            let (found_by, literals) = match pattern.gate() {
+                Gate::Prefix(literals) => (&mut prefixes, literals),
+                Gate::Inner(literals) => (&mut inner, literals),
+                Gate::Open => {
+                    open.push((number, pattern.regex()));
+                    continue;
+                }
+            };
+            for literal in literals {
+                let patterns: &mut Vec<u32> = found_by.entry(literal.clone()).or_default();
+                patterns.push(number);
+            }
+        }
+        set.regexes = Regexes::new(&open, &mut set.always);
+        set.prefixes = with_parents(prefixes);
+        set.inner = Inner::new(inner, &mut set.always);
+        set
+    }
+
+    /// The numbers of the patterns that match, in ascending order. `scratch` is memory to be reused.
+    pub(crate) fn matching<'a>(
+        &'a self,
+        name: &'a [u8],
+        scratch: &'a mut Vec<u32>,
+    ) -> impl Iterator<Item = usize> + 'a {
+        scratch.clear();
+        scratch.extend_from_slice(&self.always);
+        self.find_prefixes(name, scratch);
+        if let Some(Inner {
+            automaton,
+            patterns,
+        }) = &self.inner
+        {
+            for found in automaton.find_overlapping_iter(name) {
+                scratch.extend_from_slice(&patterns[found.pattern().as_usize()]);
+            }
+        }
+        if let Some(Regexes { set, patterns }) = &self.regexes {
+            scratch.extend(set.matches(name).iter().map(|number| patterns[number]));
+        }
+        if scratch.len() > self.always.len() {
+            scratch.sort_unstable();
+            scratch.dedup();
+        }
+        let numbers = scratch.iter().map(|number| *number as usize);
+        numbers.filter(|number| self.patterns[*number].matches(name))
+    }
+
+    // Every prefix of a name is the last one that sorts before it, or one that that one begins with.
+    fn find_prefixes(&self, name: &[u8], found: &mut Vec<u32>) {
+        let after = self
+            .prefixes
+            .partition_point(|prefix| *prefix.bytes <= *name);
+        let mut next = after.checked_sub(1).map(|last| last as u32);
+        while let Some(index) = next {
+            let prefix = &self.prefixes[index as usize];
+            if name.starts_with(&prefix.bytes) {
+                found.extend_from_slice(&prefix.patterns);
+            }
+            next = prefix.parent;
+        }
+    }
+}
+
+fn with_parents(prefixes: BTreeMap<Box<[u8]>, Vec<u32>>) -> Vec<Prefix> {
+    let mut sorted: Vec<Prefix> = Vec::with_capacity(prefixes.len());
+    // The prefixes that the one before begins with, and itself, longest last.
+    let mut open: Vec<u32> = Vec::new();
+    for (bytes, patterns) in prefixes {
+        while open
+            .last()
+            .is_some_and(|last| !bytes.starts_with(&sorted[*last as usize].bytes))
+        {
+            open.pop();
+        }
+        let parent = open.last().copied();
+        open.push(sorted.len() as u32);
+        sorted.push(Prefix {
+            bytes,
+            parent,
+            patterns,
+        });
+    }
+    sorted
+}
+
+impl Inner {
+    // Patterns whose literals make no automaton go to `always`.
+    fn new(found_by: BTreeMap<Box<[u8]>, Vec<u32>>, always: &mut Vec<u32>) -> Option<Self> {
+        if found_by.is_empty() {
+            return None;
+        }
+        let (literals, patterns): (Vec<_>, Vec<_>) = found_by.into_iter().unzip();
+        match AhoCorasick::new(literals) {
+            Ok(automaton) => Some(Self {
+                automaton,
+                patterns,
+            }),
+            Err(_) => {
+                add_sorted(always, patterns.into_iter().flatten());
+                None
+            }
+        }
+    }
+}
+
+impl Regexes {
+    // Patterns that have no regular expression, or whose expressions are too large together, go to `always`.
+    fn new(open: &[(u32, Option<&str>)], always: &mut Vec<u32>) -> Option<Self> {
+        let with = || {
+            open.iter()
+                .filter_map(|(number, regex)| Some((*number, (*regex)?)))
+        };
+        add_sorted(
+            always,
+            open.iter()
+                .filter(|(_, regex)| regex.is_none())
+                .map(|(number, _)| *number),
+        );
+        let patterns: Vec<u32> = with().map(|(number, _)| number).collect();
+        let set = (patterns.len() >= INDEXED_MIN).then(|| {
+            RegexSetBuilder::new(with().map(|(_, regex)| regex))
+                .unicode(false)
+                .size_limit(REGEX_SET_BYTES_MAX)
+                .dfa_size_limit(REGEX_SET_BYTES_MAX)
+                .build()
+        });
+        match set {
+            Some(Ok(set)) => Some(Self { set, patterns }),
+            Some(Err(_)) | None => {
+                add_sorted(always, patterns);
+                None
+            }
+        }
+    }
+}
+
+fn add_sorted(always: &mut Vec<u32>, numbers: impl IntoIterator<Item = u32>) {
+    always.extend(numbers);
+    always.sort_unstable();
+    always.dedup();
+}
+
+#[cfg(test)]
+mod tests {
+    use relay_proto::Match;
+
+    use super::*;
+
+    #[test]
+    fn the_set_finds_what_asking_each_pattern_finds() {
+        let of = |prefix: &str, contains: &str, regex: &str, not_regex: &str| Match {
+            prefix: prefix.into(),
+            contains: contains.into(),
+            regex: regex.into(),
+            not_regex: not_regex.into(),
+            ..Match::default()
+        };
+        let conditions = [
+            of("a", "", "", ""),
+            of("ab", "", "", ""),
+            of("abc", "", "c$", ""),
+            of("b", "", "", "x"),
+            of("", "bc", "", ""),
+            of("", "", "^(ab|b)c", ""),
+            of("", "", "bc|cb", ""),
+            of("", "", "", "a"),
+            of("", "", "", ""),
+            of("", "", "a$", ""),
+            of("", "", "^[ab]+$", ""),
+            of("", "", "[bc]$", ""),
+            of("", "", "^.b", ""),
+            of("", "", "a.?c", ""),
+            of("", "", "c", ""),
+            of("", "", "b", "c"),
+        ];
+        let compile = || {
+            conditions
+                .iter()
+                .map(|conditions| Pattern::compile(conditions).unwrap())
+        };
+        let set = PatternSet::new(compile().collect());
+        assert!(set.inner.is_some() && set.regexes.is_some() && set.prefixes.len() > 3);
+        let patterns: Vec<_> = compile().collect();
+        let mut scratch = Vec::new();
+        let mut names = vec![Vec::new()];
+        for length in 0..6 {
+            let longest: Vec<_> = names
+                .iter()
+                .filter(|name| name.len() == length)
+                .cloned()
+                .collect();
+            for name in longest {
+                names.extend(b"abcx".map(|byte| [&name[..], &[byte]].concat()));
+            }
+        }
+        for name in names {
+            let found: Vec<usize> = set.matching(&name, &mut scratch).collect();
+            let expected: Vec<usize> = (0..patterns.len())
+                .filter(|number| patterns[*number].matches(&name))
+                .collect();
+            assert_eq!(found, expected, "{}", String::from_utf8_lossy(&name));
+        }
+    }
+}
