@@ -74,6 +74,8 @@ fn no_line_and_no_connection_is_lost_while_destinations_come_change_and_go() {
             lines => Err(format!("{lines} of {to_b} lines")),
         }
     });
+    // edits that do not concern a connection leave it alone
+    assert_eq!((b.connections().len(), c.connections().len()), (1, 1));
     let [a, b, c] = [a, b, c].map(|sink| sink.values());
     for (name, sent) in sent {
         let [a, b, c] = [&a, &b, &c].map(|sink| sink[name].as_slice());

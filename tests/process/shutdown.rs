@@ -1,5 +1,6 @@
 //! SIGTERM.
 
+use std::net::TcpStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -67,26 +68,31 @@ fn everything_that_was_sent_before_sigterm_arrives() {
 
 #[test]
 fn a_relay_that_was_told_to_stop_is_alive_not_ready_and_takes_nobody_in() {
-    let sink = Sink::absent();
-    let (mut relay, _directory) = draining_within(&sink, "3s");
+    let mut sink = Sink::absent();
+    let (mut relay, _directory) = draining_within(&sink, "20s");
     Sender::deliver(relay.address(), "a 1 1\n");
     relay.process.signal(Signal::TERM);
-    eventually(DEADLINE, "the relay to be not ready", || {
+    let soon = Duration::from_secs(10);
+    eventually(soon, "the relay to be not ready", || {
         match relay.status("/readyz") {
             Some(503) => Ok(()),
             status => Err(format!("{status:?}")),
         }
     });
-    assert_eq!(relay.status("/livez"), Some(200));
-    eventually(
-        DEADLINE,
-        "the port to be closed",
-        || match std::net::TcpStream::connect(relay.address()) {
+    eventually(soon, "the port to be closed", || {
+        match TcpStream::connect(relay.address()) {
             Ok(_) => Err("it is open".into()),
             Err(_) => Ok(()),
-        },
+        }
+    });
+    assert_eq!(
+        (relay.status("/livez"), relay.status("/readyz")),
+        (Some(200), Some(503))
     );
+    // what it waited for comes back
+    sink.reopen();
     assert_eq!(relay.process.wait(DEADLINE).code(), Some(0));
+    assert_eq!(sink.lines(), ["a 1 1"]);
 }
 
 #[test]
