@@ -24,6 +24,10 @@ pub struct Match {
     #[serde(skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 1024))]
     pub not_contains: String,
+    /// The name ends with this.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 1024))]
+    pub suffix: String,
     /// This regular expression (RE2 syntax, not anchored) matches the name.
     #[serde(skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 4096))]
@@ -32,4 +36,12 @@ pub struct Match {
     #[serde(skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 4096))]
     pub not_regex: String,
+    /// This glob matches the whole name: * and ? and [a-z] stop at dots, ** does not, {a,b} is a choice.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 1024))]
+    pub glob: String,
+    /// Conditions on tags, all of which must hold: dc=ams, dc!=ams, dc=~regex, dc!=~regex. A tag that is not there is empty.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(min = 2, max = 1024)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub tags: Vec<String>,
 }

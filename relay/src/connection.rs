@@ -32,6 +32,10 @@ const READS_PER_TURN: usize = 4;
 /// When the relay stops, a connection on which nothing comes for this long has no more to say.
 const QUIET: Duration = Duration::from_millis(100);
 
+/// When the relay stops, a connection is read this far, in bytes: beyond what the kernels at both ends usually hold, so that
+/// all that was sent before is read, however long the sender goes on.
+const SENT_BYTES_MAX: usize = 16 << 20;
+
 /// A line's beginning keeps no more memory than this once it is short again.
 const PARTIAL_KEPT_BYTES: usize = 4096;
 
@@ -114,8 +118,8 @@ impl Connection<'_> {
         loop {
             let read = tokio::select! {
                 biased;
-                read = self.read_block() => read,
                 () = &mut stopping => return self.read_what_was_sent().await,
+                read = self.read_block() => read,
                 () = &mut idle => {
                     if is_idle(last_read, &listening) {
                         return End::Idle;
@@ -137,26 +141,31 @@ impl Connection<'_> {
         }
     }
 
-    // The relay stops: tells the sender so, and reads until it closes or falls silent.
+    // The relay stops: tells the sender so, and reads until it closes, falls silent, or has been read long enough.
     async fn read_what_was_sent(&mut self) -> End {
         if let Err(error) = SockRef::from(&self.stream).shutdown(Shutdown::Write) {
             debug!(%error, "the sender is gone already");
         }
         let bench = self.bench;
-        let mut giving_up = pin!(bench.reached(Phase::GivingUp));
-        loop {
+        let mut enough = pin!(bench.reached(Phase::HandingOver));
+        let mut bytes = 0;
+        while bytes < SENT_BYTES_MAX {
             let read = tokio::select! {
                 biased;
-                () = &mut giving_up => return End::Stopped,
+                () = &mut enough => return End::Stopped,
                 read = timeout(QUIET, self.read_block()) => read,
             };
             match read {
                 Err(_) => return End::Stopped,
                 Ok(Ok(0)) => return End::Clean,
-                Ok(Ok(_)) => self.wait_for_room().await,
+                Ok(Ok(read)) => {
+                    bytes += read;
+                    self.wait_for_room().await;
+                }
                 Ok(Err(error)) => return End::Failed(error),
             }
         }
+        End::Stopped
     }
 
     // Reads what there is, up to a buffer full, and processes the lines that are whole. Returns the bytes read; 0 at the end.
@@ -234,6 +243,7 @@ impl Connection<'_> {
             let mut rest = lines.as_slice();
             tokio::select! {
                 () = producer.push_all(&mut rest) => {}
+                () = producer.removed() => producer.give_up_offered(rest, Loss::Removed),
                 () = self.bench.reached(Phase::GivingUp) => producer.give_up_offered(rest, Loss::Shutdown),
             }
         }

@@ -90,6 +90,9 @@ impl Registry {
             self.0.insert(Arc::clone(&destination.id), entry);
             producers.push(producer);
         }
+        for producer in before.values().filter_map(|entry| entry.producer.upgrade()) {
+            producer.remove();
+        }
         producers
     }
 }

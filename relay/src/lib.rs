@@ -230,20 +230,28 @@ impl Relay {
     ///
     /// 1. say that this relay is not ready;
     /// 2. stop accepting; those whom the kernel let in already are served;
-    /// 3. read what senders have sent, and close their connections;
+    /// 3. read what senders have sent, for half of the time at most, and close their connections;
     /// 4. hand over what waits for destinations;
     /// 5. at the deadline, count what is left as lost.
     pub async fn drain(mut self) -> Drained {
-        let deadline = Instant::now() + self.plan.load().table.drain_timeout();
+        let drain_timeout = self.plan.load().table.drain_timeout();
+        let now = Instant::now();
+        let (reading_deadline, deadline) = (now + drain_timeout / 2, now + drain_timeout);
         info!("draining");
         self.phase.send_replace(Phase::Reading);
         self.listeners.close();
         let (plan, destinations) = (Arc::clone(&self.plan), self.view.destinations());
-        let (connections, senders) = (self.connections, self.senders);
+        let (connections, senders, phase) = (self.connections, self.senders, self.phase);
         let mut listeners = self.listeners;
         let handed_over = async {
-            listeners.closed().await;
-            connections.wait().await;
+            let mut all_read = std::pin::pin!(async {
+                listeners.closed().await;
+                connections.wait().await;
+            });
+            if timeout_at(reading_deadline, &mut all_read).await.is_err() {
+                phase.send_replace(Phase::HandingOver);
+                all_read.await;
+            }
             // Without a plan no queue has a producer: each closes, and its sender ends when it is empty.
             plan.store(Arc::default());
             drop(self.registry);
@@ -251,7 +259,7 @@ impl Relay {
         };
         let mut handed_over = std::pin::pin!(handed_over);
         if timeout_at(deadline, &mut handed_over).await.is_err() {
-            self.phase.send_replace(Phase::GivingUp);
+            phase.send_replace(Phase::GivingUp);
             if timeout_at(Instant::now() + GIVE_UP_GRACE, &mut handed_over)
                 .await
                 .is_err()

@@ -41,6 +41,8 @@ pub(crate) enum Phase {
     Running,
     /// Connections read what senders have sent, and close.
     Reading,
+    /// Connections read no more; what they brought is handed over.
+    HandingOver,
     /// What waits for destinations is given up.
     GivingUp,
 }

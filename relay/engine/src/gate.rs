@@ -26,18 +26,25 @@ pub(crate) enum Gate {
 }
 
 impl Gate {
-    /// The best gate of `conditions`.
-    pub(crate) fn of(conditions: &Match) -> Self {
+    /// The best gate of `conditions`, whose glob is the regular expression `glob`.
+    pub(crate) fn of(conditions: &Match, glob: &str) -> Self {
+        let text = |text: &str| vec![text.as_bytes().into()];
         if !conditions.prefix.is_empty() {
-            return Self::Prefix(vec![conditions.prefix.as_bytes().into()]);
+            return Self::Prefix(text(&conditions.prefix));
         }
-        let regex = Self::of_regex(&conditions.regex);
-        if let Self::Open | Self::Inner(_) = regex
-            && conditions.contains.len() >= INNER_BYTES_MIN
-        {
-            return Self::Inner(vec![conditions.contains.as_bytes().into()]);
+        let (regex, glob) = (Self::of_regex(&conditions.regex), Self::of_regex(glob));
+        let inner = [&conditions.contains, &conditions.suffix];
+        let longest = inner.into_iter().max_by_key(|text| text.len());
+        match (regex, glob) {
+            (Self::Prefix(literals), _) | (_, Self::Prefix(literals)) => Self::Prefix(literals),
+            _ if let Some(longest) = longest
+                && longest.len() >= INNER_BYTES_MIN =>
+            {
+                Self::Inner(text(longest))
+            }
+            (Self::Inner(literals), _) | (_, Self::Inner(literals)) => Self::Inner(literals),
+            (Self::Open, Self::Open) => Self::Open,
         }
-        regex
     }
 
     fn of_regex(pattern: &str) -> Self {
@@ -109,26 +116,29 @@ mod tests {
             ..Match::default()
         };
         assert_eq!(
-            Gate::of(&conditions("p", "cc", "^a")),
+            Gate::of(&conditions("p", "cc", "^a"), ""),
             Gate::Prefix(boxed(&["p"]))
         );
         assert_eq!(
-            Gate::of(&conditions("", "cc", "^a")),
+            Gate::of(&conditions("", "cc", "^a"), ""),
             Gate::Prefix(boxed(&["a"]))
         );
         assert_eq!(
-            Gate::of(&conditions("", "cc", "ab")),
+            Gate::of(&conditions("", "cc", "ab"), ""),
             Gate::Inner(boxed(&["cc"]))
         );
         assert_eq!(
-            Gate::of(&conditions("", "", "ab")),
+            Gate::of(&conditions("", "", "ab"), ""),
             Gate::Inner(boxed(&["ab"]))
         );
         assert_eq!(
-            Gate::of(&Match {
-                not_prefix: "x".into(),
-                ..Match::default()
-            }),
+            Gate::of(
+                &Match {
+                    not_prefix: "x".into(),
+                    ..Match::default()
+                },
+                ""
+            ),
             Gate::Open
         );
     }

@@ -17,6 +17,7 @@
 
 mod cache;
 mod gate;
+mod glob;
 mod line;
 mod name;
 mod outbox;
@@ -28,6 +29,7 @@ pub mod ring;
 mod route;
 mod simd;
 mod table;
+mod tags;
 
 pub use outbox::{DestinationIndex, Outbox};
 pub use outcome::{Reason, Tally};

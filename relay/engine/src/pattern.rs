@@ -5,6 +5,8 @@ use regex::bytes::{Regex, RegexBuilder};
 use relay_proto::Match;
 
 use crate::gate::Gate;
+use crate::glob;
+use crate::tags::TagCondition;
 
 /// The memory that one compiled regular expression may take, in bytes; a snapshot cannot make a relay run out of memory.
 const REGEX_BYTES_MAX: usize = 1 << 20;
@@ -18,14 +20,17 @@ pub(crate) struct Pattern {
     not_contains: Option<memmem::Finder<'static>>,
     regex: Option<Regex>,
     not_regex: Option<Regex>,
+    suffix: Option<Box<[u8]>>,
+    glob: Option<Regex>,
+    tags: Box<[TagCondition]>,
     gate: Gate,
 }
 
 /// Why a pattern does not compile.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct InvalidPattern {
-    /// The condition: "regex" or "notRegex".
-    pub(crate) field: &'static str,
+    /// The condition: "regex" or "tags[1]".
+    pub(crate) field: String,
     /// What is wrong and what to do about it.
     pub(crate) message: String,
 }
@@ -36,14 +41,27 @@ impl Pattern {
         let bytes = |text: &str| (!text.is_empty()).then(|| text.as_bytes().into());
         let finder =
             |text: &str| (!text.is_empty()).then(|| memmem::Finder::new(text).into_owned());
+        let glob = match conditions.glob.as_str() {
+            "" => String::new(),
+            glob => glob::to_regex(glob).map_err(|message| {
+                let message = format!("'{glob}' is not a glob: {message}");
+                InvalidPattern {
+                    field: "glob".to_owned(),
+                    message,
+                }
+            })?,
+        };
         Ok(Self {
             prefix: bytes(&conditions.prefix),
             not_prefix: bytes(&conditions.not_prefix),
             contains: finder(&conditions.contains),
             not_contains: finder(&conditions.not_contains),
-            regex: regex("regex", &conditions.regex)?,
-            not_regex: regex("notRegex", &conditions.not_regex)?,
-            gate: Gate::of(conditions),
+            regex: optional_regex("regex", &conditions.regex)?,
+            not_regex: optional_regex("notRegex", &conditions.not_regex)?,
+            suffix: bytes(&conditions.suffix),
+            glob: optional_regex("glob", &glob)?,
+            tags: tags(&conditions.tags)?,
+            gate: Gate::of(conditions, &glob),
         })
     }
 
@@ -52,9 +70,12 @@ impl Pattern {
         &self.gate
     }
 
-    /// The regular expression that must match, as it was written.
+    /// A regular expression that must match.
     pub(crate) fn regex(&self) -> Option<&str> {
-        self.regex.as_ref().map(Regex::as_str)
+        self.regex
+            .as_ref()
+            .or(self.glob.as_ref())
+            .map(Regex::as_str)
     }
 
     /// Whether all conditions hold, cheap ones first.
@@ -74,6 +95,12 @@ impl Pattern {
                 .not_contains
                 .as_ref()
                 .is_none_or(|text| text.find(name).is_none())
+            && self
+                .suffix
+                .as_ref()
+                .is_none_or(|suffix| name.ends_with(suffix))
+            && self.tags.iter().all(|condition| condition.matches(name))
+            && self.glob.as_ref().is_none_or(|glob| glob.is_match(name))
             && self.regex.as_ref().is_none_or(|regex| regex.is_match(name))
             && self
                 .not_regex
@@ -82,21 +109,35 @@ impl Pattern {
     }
 }
 
-// Names are ASCII, and RE2's classes are too: without Unicode, `\d`, `\w` and `\b` mean what RE2 means by them.
-fn regex(field: &'static str, pattern: &str) -> Result<Option<Regex>, InvalidPattern> {
+fn optional_regex(field: &str, pattern: &str) -> Result<Option<Regex>, InvalidPattern> {
     if pattern.is_empty() {
         return Ok(None);
     }
+    let invalid = |message| InvalidPattern {
+        field: field.to_owned(),
+        message,
+    };
+    regex(pattern).map(Some).map_err(invalid)
+}
+
+fn tags(conditions: &[String]) -> Result<Box<[TagCondition]>, InvalidPattern> {
+    let parse = |(index, text): (usize, &String)| {
+        TagCondition::parse(text, regex).map_err(|message| InvalidPattern {
+            field: format!("tags[{index}]"),
+            message,
+        })
+    };
+    conditions.iter().enumerate().map(parse).collect()
+}
+
+// Names are ASCII, and RE2's classes are too: without Unicode, `\d`, `\w` and `\b` mean what RE2 means by them.
+fn regex(pattern: &str) -> Result<Regex, String> {
     RegexBuilder::new(pattern)
         .unicode(false)
         .size_limit(REGEX_BYTES_MAX)
         .dfa_size_limit(REGEX_BYTES_MAX)
         .build()
-        .map(Some)
-        .map_err(|error| InvalidPattern {
-            field,
-            message: explain(pattern, &error),
-        })
+        .map_err(|error| explain(pattern, &error))
 }
 
 fn explain(pattern: &str, error: &regex::Error) -> String {
@@ -220,6 +261,20 @@ mod tests {
             error.message,
             "'aaa)' is not a regular expression: unopened group"
         );
+        let error = bad(Match {
+            glob: "a[".into(),
+            ..Match::default()
+        });
+        assert_eq!(error.field, "glob");
+        assert_eq!(
+            error.message,
+            "'a[' is not a glob: a '[' is not closed: add a ']'"
+        );
+        let error = bad(Match {
+            tags: vec!["a=b".into(), "a=~(".into()],
+            ..Match::default()
+        });
+        assert_eq!(error.field, "tags[1]");
         let error = bad(Match {
             regex: "(a{1000}){1000}".into(),
             ..Match::default()

@@ -240,6 +240,19 @@ mod tests {
             of("", "", "a.?c", ""),
             of("", "", "c", ""),
             of("", "", "b", "c"),
+            Match {
+                suffix: "bc".into(),
+                ..Match::default()
+            },
+            Match {
+                glob: "a?*c".into(),
+                ..Match::default()
+            },
+            Match {
+                glob: "*b".into(),
+                regex: "a".into(),
+                ..Match::default()
+            },
         ];
         let compile = || {
             conditions

@@ -17,6 +17,9 @@ const WRITE_CHUNKS_MAX: usize = 64;
 /// How long a connection may be silent before the kernel asks whether the peer is there.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
+/// How long a peer has to take the rest of a line, when the connection is closed for another endpoint.
+const END_LINE_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// An open connection.
 pub(crate) struct Connection {
     stream: TcpStream,
@@ -85,6 +88,23 @@ impl Connection {
             count += 1;
         }
         self.stream.try_write_vectored(&slices[..count])
+    }
+
+    /// Writes the rest of a line that was written in part, if the peer takes it soon.
+    pub(crate) async fn end_line(&mut self, in_hand: &mut InHand, queue: &Queue) {
+        while !in_hand.rest_of_line().is_empty() {
+            let rest = in_hand.rest_of_line();
+            match self.stream.try_write(rest) {
+                Ok(bytes) if bytes > 0 => in_hand.advance(bytes, queue),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let writable = self.stream.writable();
+                    if within(END_LINE_TIMEOUT, "write", writable).await.is_err() {
+                        return;
+                    }
+                }
+                Ok(_) | Err(_) => return,
+            }
+        }
     }
 
     /// Resolves when the peer closed the connection or it failed. What the peer says otherwise is ignored.

@@ -22,6 +22,8 @@ pub(crate) struct Queue {
     state: Mutex<State>,
     filled: Notify,
     emptied: Notify,
+    // The destination is no longer in the plan.
+    removed: CancellationToken,
     // No producer is left: what is in here is all that will come.
     closed: CancellationToken,
 }
@@ -106,6 +108,7 @@ impl Queue {
             state: Mutex::new(state),
             filled: Notify::new(),
             emptied: Notify::new(),
+            removed: CancellationToken::new(),
             closed: CancellationToken::new(),
         }
     }
@@ -235,6 +238,16 @@ impl Queue {
 
     pub(crate) fn set_connected(&self, connected: bool) {
         self.lock().figures.connected = connected;
+    }
+
+    /// Says that the destination is no longer in the plan, so that nobody waits for room.
+    pub(crate) fn remove(&self) {
+        self.removed.cancel();
+    }
+
+    /// Resolves when the destination is no longer in the plan.
+    pub(crate) async fn removed(&self) {
+        self.removed.cancelled().await;
     }
 
     /// Says that no line will come any more.

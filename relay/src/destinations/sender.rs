@@ -61,8 +61,8 @@ enum Connection {
 enum Ended {
     // Everything was handed over, and nothing will come.
     Finished,
-    // The destination's settings are others.
-    SettingsChanged,
+    // The destination has another endpoint.
+    EndpointChanged,
     Broken(io::Error),
 }
 
@@ -116,6 +116,9 @@ impl Sender {
                     info!(destination = %name, endpoint = %Described(&settings.endpoint), "connected");
                     self.queue.set_connected(true);
                     let ended = self.write(&mut connection).await;
+                    if let Ended::EndpointChanged = ended {
+                        connection.end_line(&mut self.in_hand, &self.queue).await;
+                    }
                     self.queue.set_connected(false);
                     self.in_hand.settle(&self.queue);
                     ended
@@ -124,7 +127,7 @@ impl Sender {
             };
             match ended {
                 Ended::Finished => return,
-                Ended::SettingsChanged => self.back_off = BACK_OFF_MIN,
+                Ended::EndpointChanged => self.back_off = BACK_OFF_MIN,
                 Ended::Broken(error) => {
                     let endpoint = Described(&settings.endpoint);
                     warn!(destination = %name, %endpoint, %error, "connection failed");
@@ -157,7 +160,7 @@ impl Sender {
         tokio::select! {
             connected = connecting => connected.map_err(Ended::Broken),
             () = self.queue.finished() => Err(Ended::Finished),
-            () = endpoint_changed(&mut self.settings, endpoint) => Err(Ended::SettingsChanged),
+            () = endpoint_changed(&mut self.settings, endpoint) => Err(Ended::EndpointChanged),
         }
     }
 
@@ -175,7 +178,7 @@ impl Sender {
                     biased;
                     more = queue.take(&mut in_hand.chunks, TAKE_BYTES) => more,
                     error = connection.broken() => return Ended::Broken(error),
-                    () = endpoint_changed(settings, &endpoint) => return Ended::SettingsChanged,
+                    () = endpoint_changed(settings, &endpoint) => return Ended::EndpointChanged,
                 };
                 if !more {
                     return match connection.finish().await {
@@ -187,7 +190,7 @@ impl Sender {
             let written = tokio::select! {
                 biased;
                 written = connection.write(in_hand, queue) => written,
-                () = endpoint_changed(settings, &endpoint) => return Ended::SettingsChanged,
+                () = endpoint_changed(settings, &endpoint) => return Ended::EndpointChanged,
             };
             if let Err(error) = written {
                 return Ended::Broken(error);
@@ -223,6 +226,20 @@ impl InHand {
         }
     }
 
+    /// What is missing of the line that was handed over in part; empty if none was.
+    pub(crate) fn rest_of_line(&self) -> &[u8] {
+        let Some(chunk) = self.chunks.front() else {
+            return &[];
+        };
+        let (written, rest) = chunk.bytes.split_at(self.written);
+        match written.last() {
+            None | Some(b'\n') => &[],
+            Some(_) => {
+                &rest[..memchr::memchr(b'\n', rest).map_or(rest.len(), |newline| newline + 1)]
+            }
+        }
+    }
+
     // Counts the whole lines of a chunk that was handed over in part, and keeps the rest to be sent again from a line's start.
     fn settle(&mut self, queue: &Queue) {
         let written = std::mem::take(&mut self.written);
@@ -251,6 +268,15 @@ impl Connection {
         match self {
             Self::Carbon(connection) => connection.broken().await,
             Self::File(_) => std::future::pending().await,
+        }
+    }
+
+    // Before a connection is closed on purpose: a receiver may take a line that ends with its connection for a whole one.
+    async fn end_line(&mut self, in_hand: &mut InHand, queue: &Queue) {
+        match self {
+            Self::Carbon(connection) => connection.end_line(in_hand, queue).await,
+            // A file is written in whole chunks.
+            Self::File(_) => {}
         }
     }
 

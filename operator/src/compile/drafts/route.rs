@@ -58,5 +58,8 @@ fn matches(conditions: &Match) -> proto::Match {
         not_contains: conditions.not_contains.clone(),
         regex: conditions.regex.clone(),
         not_regex: conditions.not_regex.clone(),
+        suffix: conditions.suffix.clone(),
+        glob: conditions.glob.clone(),
+        tags: conditions.tags.clone(),
     }
 }

@@ -84,6 +84,14 @@ pub struct Match {
     pub regex: ::prost::alloc::string::String,
     #[prost(string, tag = "6")]
     pub not_regex: ::prost::alloc::string::String,
+    #[prost(string, tag = "7")]
+    pub suffix: ::prost::alloc::string::String,
+    /// Graphite's glob, over the whole name.
+    #[prost(string, tag = "8")]
+    pub glob: ::prost::alloc::string::String,
+    /// Conditions on tags as in seriesByTag: "dc=ams", "dc!=ams", "dc=~regex", "dc!=~regex".
+    #[prost(string, repeated, tag = "9")]
+    pub tags: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// Lines to drop.
 #[derive(Clone, PartialEq, ::prost::Message)]
