@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::bail;
 use clap::ValueEnum;
 use operator::compile::{Compiled, compile};
 
@@ -31,6 +32,13 @@ enum Output {
 #[expect(clippy::print_stdout, reason = "the findings are what was asked for")]
 pub(crate) fn main(args: &Args) -> anyhow::Result<ExitCode> {
     let files = directory::read(&args.directory)?;
+    if files.is_empty() {
+        // Most likely a path that was mistyped, which must not pass for a good one.
+        bail!(
+            "{}: there is no *.yaml or *.yml in it",
+            args.directory.display()
+        );
+    }
     let (findings, objects) = match check(&files, &Schemas::new()?) {
         Ok(checked) => (Vec::new(), checked.compiled.verdicts.len()),
         Err(findings) => (findings, 0),

@@ -14,6 +14,7 @@ use anyhow::Context as _;
 use operator::inputs::{Inputs, Key, Kind};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use serde_saphyr::{MessageFormatter as _, UserMessageFormatter};
 
 use crate::finding::Finding;
 use crate::schema::Schemas;
@@ -147,12 +148,13 @@ impl Parser<'_> {
                 let within = error
                     .location()
                     .map_or(0, |location| location.line().saturating_sub(1));
+                // The message without its place, which counts from the document's start.
+                let message = UserMessageFormatter.format_message(error.without_snippet());
                 let at = Origin {
                     line: origin.line + within as usize,
                     ..origin
                 };
-                let finding =
-                    at.finding(None, "", format!("not YAML: {}", error.without_snippet()));
+                let finding = at.finding(None, "", format!("not YAML: {}", message));
                 return self.directory.findings.push(finding);
             }
         };

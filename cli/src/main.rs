@@ -30,9 +30,13 @@ enum Command {
     Check(check::Args),
 }
 
-fn main() -> anyhow::Result<ExitCode> {
-    match Cli::parse().command {
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
         Command::Run(args) => run::main(args),
         Command::Check(args) => check::main(&args),
-    }
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("carbonway: {error:#}");
+        ExitCode::FAILURE
+    })
 }

@@ -147,7 +147,9 @@ impl Follower<'_> {
         let compiled = match checked {
             Ok(checked) => checked.compiled,
             Err(findings) => {
-                findings.iter().for_each(|finding| eprintln!("{finding}"));
+                findings
+                    .iter()
+                    .for_each(|finding| error!(%finding, "the directory has a fault"));
                 if self.relay.version().is_some() {
                     warn!(
                         findings = findings.len(),
@@ -169,7 +171,9 @@ impl Follower<'_> {
             applied.as_ref().err().map_or(&[], Vec::as_slice),
         );
         if let Err(errors) = &applied {
-            errors.iter().for_each(|error| eprintln!("{error}"));
+            errors
+                .iter()
+                .for_each(|finding| error!(%finding, "the relay refused the directory"));
         }
         Ok(applied.is_ok())
     }
@@ -179,14 +183,14 @@ impl Follower<'_> {
         if let Some(RelayName { namespace, name }) = &self.args.relay {
             let fleet = compiled.fleets.get(&Key::new(Kind::Relay, namespace, name));
             if fleet.is_none() {
-                eprintln!("{directory}: there is no Relay {namespace}/{name}");
+                error!(%directory, "there is no Relay {namespace}/{name}");
             }
             return fleet;
         }
         match compiled.fleets.len() {
             1 => compiled.fleets.values().next(),
             0 => {
-                eprintln!("{directory}: there is no Relay: add one, it says where lines come in");
+                error!(%directory, "there is no Relay: add one, it says where lines come in");
                 None
             }
             several => {

@@ -15,6 +15,7 @@
 
 #![warn(missing_docs)]
 
+pub mod aggregate;
 mod cache;
 mod gate;
 mod glob;
