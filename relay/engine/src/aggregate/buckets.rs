@@ -78,7 +78,8 @@ pub struct Buckets {
     room: Room,
     future_seconds_max: u32,
     idle_seconds: u32,
-    // When a flush began last. What was due then is not opened again, even where a worker's time is a little behind.
+    // When a flush began last. What was due then is not opened again, even where a worker's time is a little behind; where
+    // the clock was set back, this ends with the next flush.
     flushed_at: u32,
     // How far the flush that is under way has come; zero if none is.
     flushed_slots: usize,
@@ -173,7 +174,7 @@ impl Buckets {
         }
         let now = self.flushed_at;
         let taken_before = taken.len();
-        while self.flushed_slots < self.slots.len() && taken.len() - taken_before < most {
+        while self.flushed_slots < self.slots.len() && taken.len() - taken_before < most.max(1) {
             self.take_due_of(self.flushed_slots, now, taken);
             self.flushed_slots += 1;
         }

@@ -195,6 +195,21 @@ fn shares_of_all_workers_make_one_line_and_the_last_value_is_the_last_received()
 }
 
 #[test]
+fn points_that_one_worker_received_together_may_share_a_stamp() {
+    let rules = rules(&[("r", &["Last", "Derive"], 10)]);
+    let mut buckets = Buckets::new(rules.clone(), LIMITS);
+    let id = buckets.intern(rules.find("r").unwrap(), b"x").unwrap();
+    for (seconds, value) in [(0, 1.0), (0, 2.0), (4, 9.0), (4, 5.0)] {
+        let observed = buckets.observe(id, NOW + seconds, value, NOW, 7);
+        assert_eq!(observed, Observed::Taken);
+    }
+    assert_eq!(
+        lines(buckets.take_all()),
+        ["x.last 5 1700000000", "x.derive 2 1700000000"]
+    );
+}
+
+#[test]
 fn buckets_of_rules_that_stay_survive_a_change_of_the_table() {
     let before = rules(&[
         ("gone", &["Sum"], 10),
@@ -337,6 +352,15 @@ fn take_due(buckets: &mut Buckets, now: u32) -> Vec<Partial> {
     let mut taken = Vec::new();
     while buckets.take_due(now, 2, &mut taken) == Flush::Unfinished {}
     taken
+}
+
+/// Lets everything go, and asserts that none of it is still charged.
+fn assert_nothing_is_held(buckets: &mut Buckets, now: u32) {
+    for now in [now, now + LIMITS.idle_seconds] {
+        assert_eq!(take_due(buckets, now), []);
+    }
+    let held = (buckets.open(), buckets.outputs(), buckets.bytes());
+    assert_eq!(held, (0, 0, 0));
 }
 
 fn lines(partials: Vec<Partial>) -> Vec<String> {

@@ -96,5 +96,12 @@ fn an_output_without_buckets_goes_after_a_while_and_its_id_is_never_anothers() {
     let observed = |worker: &mut Worker, id| worker.buckets.observe(id, NOW + 30, 1.0, NOW, 0);
     assert_eq!(observed(&mut worker, gone), Observed::Gone);
     assert_eq!(observed(&mut worker, other), Observed::Taken);
-    assert_eq!(lines(worker.buckets.take_all()), ["y 1 1700000030"]);
+    assert_eq!(lines(worker.take_due(NOW + 40)), ["y 1 1700000030"]);
+    // Idle means without a bucket since, not for that long in all.
+    worker.now = NOW + 60;
+    worker.take("y", NOW + 60, 2.0);
+    assert_eq!(lines(worker.take_due(NOW + 70)), ["y 2 1700000060"]);
+    assert_eq!(worker.take_due(NOW + 99), []);
+    assert_eq!(worker.buckets.outputs(), 1);
+    assert_nothing_is_held(&mut worker.buckets, NOW + 100);
 }

@@ -108,6 +108,8 @@ proptest! {
         }
         let taken = system.of_all_workers(Buckets::take_all);
         assert_same(taken, reference.take(|_| true));
+        let now = system.now;
+        system.workers.iter_mut().for_each(|buckets| assert_nothing_is_held(buckets, now));
     }
 }
 

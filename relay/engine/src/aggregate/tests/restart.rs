@@ -28,6 +28,7 @@ fn buckets_go_on_after_a_restart_where_they_left_off() {
     let expected = lines(whole.buckets.take_all());
     assert_eq!(lines(after.take_due(NOW + 1000)), expected);
     assert_eq!(expected.len(), 16);
+    assert_nothing_is_held(&mut after.buckets, NOW + 1000);
 }
 
 #[test]
@@ -133,6 +134,37 @@ fn what_is_wrong_with_a_checkpoint_is_told() {
         checkpoint::mend(bytes);
     });
     assert_eq!(longer, CorruptCheckpoint::Malformed { bytes_left: 1 });
+}
+
+#[test]
+fn content_that_cannot_be_is_refused_even_if_its_checksum_is_right() {
+    let rules = rules(&[("r", &["Sum"], 10)]);
+    let mut worker = Worker::new(&rules, LIMITS);
+    worker.take("x", NOW, 1.0);
+    let sound = encode(&worker.buckets.take_all());
+    assert_eq!(sound.len(), 63);
+    for (what, place, bytes) in [
+        ("the number of rules", 8, &[2][..]),
+        ("the length of the rule's id", 12, &[255, 255, 255, 255]),
+        ("the rule's id", 16, &[0xff]),
+        ("the interval", 17, &[0]),
+        ("the needs", 21, &[0x20]),
+        ("needs that nothing is held for", 21, &[1]),
+        ("the number of buckets", 22, &[255, 255, 255, 255]),
+        ("the bucket's rule", 26, &[1]),
+        ("the bucket's start", 35, &[1]),
+        ("no points", 39, &[0]),
+        ("points that overflow", 46, &[1]),
+    ] {
+        let mut changed = sound.clone();
+        changed[place..place + bytes.len()].copy_from_slice(bytes);
+        checkpoint::mend(&mut changed);
+        let error = decode(&changed, &rules);
+        assert!(
+            matches!(error, Err(CorruptCheckpoint::Malformed { .. })),
+            "{what}: {error:?}"
+        );
+    }
 }
 
 proptest! {
