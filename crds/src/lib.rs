@@ -30,7 +30,9 @@ pub use manifest::{KINDS, all, to_yaml};
 pub use matching::Match;
 pub use quantity::{Duration, QuantityError, Size};
 pub use relay::{Drain, Listener, Plaintext, Relay, RelaySpec};
-pub use route::{Distribution, OnMatch, RelayRef, Route, RouteSpec, Target};
+pub use route::{
+    Algorithm, ConsistentHash, Distribution, HashKey, OnMatch, RelayRef, Route, RouteSpec, Target,
+};
 pub use status::Status;
 
 /// The API group of every kind here.

@@ -45,6 +45,12 @@ use crate::{Match, Status};
     )
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.distribution == 'ConsistentHash' || !has(self.consistentHash)")
+    .message("consistentHash is for distribution: ConsistentHash only"))]
+#[x_kube(validation = Rule::new("self.distribution != 'ConsistentHash' || self.destinations.all(d, !has(d.match))")
+    .message("with ConsistentHash the series alone decides: a destination cannot have a match"))]
+#[x_kube(validation = Rule::new("self.distribution == 'ConsistentHash' || self.destinations.all(d, !has(d.instance))")
+    .message("an instance is for distribution: ConsistentHash only"))]
 pub struct RouteSpec {
     /// The Relays, in this namespace, that run this route. Default: the one labelled carbonway.io/default=true.
     #[serde(default)]
@@ -67,6 +73,8 @@ pub struct RouteSpec {
     /// Which of the destinations get a line.
     #[serde(default)]
     pub distribution: Distribution,
+    /// How ConsistentHash shares series out.
+    pub consistent_hash: Option<ConsistentHash>,
     /// Who gets the lines. The order has a meaning and is kept. A destination gets a line once, however many routes name it.
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     #[schemars(length(min = 1, max = 256))]
@@ -88,8 +96,92 @@ pub struct Target {
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
     /// Which of the route's lines. Default: all.
-    #[serde(default, rename = "match")]
-    pub matches: Match,
+    #[serde(rename = "match")]
+    pub matches: Option<Match>,
+    /// What tells destinations on one host apart when series are shared out, as the instance in carbon's DESTINATIONS.
+    #[schemars(length(min = 1, max = 63))]
+    pub instance: Option<String>,
+}
+
+/// How series are shared out. Destinations are members by the host and port of their address and by their instance, in the
+/// order of the list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ConsistentHash {
+    /// Whose way it is. Series go where that relay sends them.
+    pub algorithm: Algorithm,
+    /// How many destinations own a series.
+    #[schemars(range(min = 1, max = 16))]
+    pub replication_factor: i32,
+    /// What of a series is hashed. Default: what the algorithm's own relay hashes, which is the part before the first ; for
+    /// CarbonCRelay, Fnv1aCRelay and JumpFnv1a, and the series with its tags for the others.
+    pub hash_key: Option<HashKey>,
+    /// Whether the owners of a series must have different hosts, as carbon's DIVERSE_REPLICAS. Carbon, Fnv1aCarbon and
+    /// Rendezvous only.
+    pub diverse_replicas: bool,
+}
+
+impl Default for ConsistentHash {
+    fn default() -> Self {
+        Self {
+            algorithm: Algorithm::default(),
+            replication_factor: 1,
+            hash_key: None,
+            diverse_replicas: false,
+        }
+    }
+}
+
+/// A way to share series out. Carbon: carbon_ch of carbon. CarbonRelayNg, CarbonRelayNgV2: consistentHashing and
+/// consistentHashing-v2 of carbon-relay-ng. CarbonCRelay, Fnv1aCRelay, JumpFnv1a: carbon_ch, fnv1a_ch and jump_fnv1a_ch of
+/// carbon-c-relay. Fnv1aCarbon: fnv1a_ch of carbon. Rendezvous: one that moves the fewest series when destinations change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Algorithm {
+    #[default]
+    Carbon,
+    CarbonRelayNg,
+    CarbonRelayNgV2,
+    CarbonCRelay,
+    Fnv1aCRelay,
+    Fnv1aCarbon,
+    JumpFnv1a,
+    Rendezvous,
+}
+
+impl Algorithm {
+    /// The text in `algorithm`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Carbon => "Carbon",
+            Self::CarbonRelayNg => "CarbonRelayNg",
+            Self::CarbonRelayNgV2 => "CarbonRelayNgV2",
+            Self::CarbonCRelay => "CarbonCRelay",
+            Self::Fnv1aCRelay => "Fnv1aCRelay",
+            Self::Fnv1aCarbon => "Fnv1aCarbon",
+            Self::JumpFnv1a => "JumpFnv1a",
+            Self::Rendezvous => "Rendezvous",
+        }
+    }
+}
+
+/// What of a series is hashed. Series: all of it, with its tags. Name: the part before the first ;. Normalised: all of it,
+/// tags sorted as Graphite does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum HashKey {
+    Series,
+    Name,
+    Normalised,
+}
+
+impl HashKey {
+    /// The text in `hashKey`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Series => "Series",
+            Self::Name => "Name",
+            Self::Normalised => "Normalised",
+        }
+    }
 }
 
 /// Whether routes after this one see a line that it took.
@@ -100,10 +192,15 @@ pub enum OnMatch {
     Stop,
 }
 
-/// Which of the destinations that match get a line: all of them, or the first.
+/// Which destinations get a line. All: every one that matches. FirstMatch: the first that matches. RoundRobin: of those that
+/// match, the next one for each line. Failover: of those that match, the first that takes lines; it gets them back once it has
+/// been up for a while. ConsistentHash: those that own the series.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Distribution {
     #[default]
     All,
     FirstMatch,
+    RoundRobin,
+    Failover,
+    ConsistentHash,
 }

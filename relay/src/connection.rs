@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
-use relay_engine::{Plaintext, Reason, Tally};
+use relay_engine::{Moment, Plaintext, Reason, Tally};
 use socket2::SockRef;
 use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio::net::TcpStream;
@@ -205,7 +205,12 @@ impl Connection<'_> {
         }
         if !block.is_empty() {
             let plan = self.bench.plan.load();
-            tally = engine.process(&plan.table, block, line_bytes_max, clock::now(), outbox);
+            let is_live = |destination| plan.producer(destination).is_live();
+            let moment = Moment {
+                now: clock::now(),
+                is_live: &is_live,
+            };
+            tally = engine.process(&plan.table, block, line_bytes_max, moment, outbox);
             outbox.drain(|destination, lines, count| {
                 let producer = plan.producer(destination);
                 let unplaced = producer.push(lines, count);

@@ -180,6 +180,13 @@ impl Figures {
             "destination_connected",
             "1 while the destination is connected",
             &connected,
+        )?;
+        let live = of(|figures| u64::from(figures.live));
+        gauge(
+            encoder,
+            "destination_live",
+            "1 while failover gives the destination lines",
+            &live,
         )
     }
 

@@ -145,12 +145,22 @@ impl RelayProcess {
     /// # Panics
     /// If it stays otherwise.
     pub fn wait_for_connected(&self, destination: &str, connected: bool) {
+        self.wait_for_gauge("carbonway_destination_connected", destination, connected);
+    }
+
+    /// Waits until failover gives a destination in the default namespace lines, or does not.
+    ///
+    /// # Panics
+    /// If it stays otherwise.
+    pub fn wait_for_live(&self, destination: &str, live: bool) {
+        self.wait_for_gauge("carbonway_destination_live", destination, live);
+    }
+
+    fn wait_for_gauge(&self, gauge: &str, destination: &str, set: bool) {
         let name = format!("default/{destination}");
-        let what = format!("{name} to be connected: {connected}");
-        eventually(DEADLINE, &what, || {
-            let gauge = "carbonway_destination_connected";
+        eventually(DEADLINE, &format!("{gauge} of {name} to be {set}"), || {
             let value = self.metrics().get(gauge, &[("destination", &name)]);
-            match value == Some(f64::from(u8::from(connected))) {
+            match value == Some(f64::from(u8::from(set))) {
                 true => Ok(()),
                 false => Err(format!("{gauge} is {value:?}")),
             }

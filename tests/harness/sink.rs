@@ -211,6 +211,30 @@ impl Sink {
         owned.collect()
     }
 
+    /// Waits until the peer has closed every connection, cleanly: nothing more will come over them.
+    ///
+    /// # Panics
+    /// If it has not in time.
+    pub fn wait_until_closed(&self) {
+        let what = format!(
+            "every connection to the sink on {} to be closed",
+            self.address
+        );
+        eventually(DEADLINE, &what, || {
+            match self
+                .shared
+                .lock()
+                .connections
+                .iter()
+                .filter(|c| !c.closed)
+                .count()
+            {
+                0 => Ok(()),
+                open => Err(format!("{open} are not")),
+            }
+        });
+    }
+
     /// Waits until this many connections have been made.
     ///
     /// # Panics

@@ -58,6 +58,7 @@ impl SnapshotBuilder {
         let target = Target {
             destination: Some(named("Destination", destination)),
             r#match: None,
+            ..Target::default()
         };
         self.0.routes.push(Route {
             source: Some(named("Route", name)),

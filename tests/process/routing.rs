@@ -314,3 +314,95 @@ fn each_condition_of_a_match_means_what_it_says() {
         );
     }
 }
+
+#[test]
+fn failover_moves_on_when_the_first_is_away_and_comes_back_when_it_has_been_up_for_a_while() {
+    let rules = [route(
+        "all",
+        "distribution: Failover, destinations: [{name: a}, {name: b}]",
+    )];
+    let mut bed = Bed::new(&rules);
+    bed.relay.wait_for_connected("a", true);
+    bed.relay.wait_for_connected("b", true);
+    bed.send(&["one"]);
+    bed.sinks[0].wait_for_lines(1);
+    bed.sinks[0].close();
+    bed.relay.wait_for_live("a", false);
+    bed.send(&["two"]);
+    bed.sinks[1].wait_for_lines(1);
+    bed.sinks[0].reopen();
+    bed.relay.wait_for_connected("a", true);
+    bed.send(&["three"]);
+    bed.sinks[1].wait_for_lines(2);
+    bed.relay.wait_for_live("a", true);
+    bed.send(&["four"]);
+    bed.assert_got([&["one", "four"], &["two", "three"], &[], &[]]);
+}
+
+#[test]
+fn round_robin_takes_turns() {
+    let rules = [route(
+        "all",
+        "distribution: RoundRobin, destinations: [{name: a}, {name: b, match: {suffix: x}}, {name: c}]",
+    )];
+    let mut bed = Bed::new(&rules);
+    bed.send(&["1.x", "2.x", "3.x", "4.x", "5.x", "6.x"]);
+    bed.assert_got([&["1.x", "4.x"], &["2.x", "5.x"], &["3.x", "6.x"], &[]]);
+}
+
+#[test]
+fn consistent_hash_shares_series_out_with_replicas() {
+    let rules = [route(
+        "all",
+        "distribution: ConsistentHash, consistentHash: {algorithm: Rendezvous, replicationFactor: 2}, \
+         destinations: [{name: a, instance: a}, {name: b, instance: b}, {name: c, instance: c}]",
+    )];
+    let mut bed = Bed::new(&rules);
+    let names: Vec<String> = (0..300)
+        .map(|number| format!("servers.web{number}"))
+        .collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    bed.send(&names);
+    bed.send(&names);
+    bed.relay.settle(600);
+    let mut copies = std::collections::BTreeMap::<String, usize>::new();
+    for sink in &bed.sinks[..3] {
+        let lines = sink.lines();
+        assert!((250..550).contains(&lines.len()), "{} lines", lines.len());
+        lines
+            .into_iter()
+            .for_each(|line| *copies.entry(line).or_default() += 1);
+    }
+    // each line was sent twice and has two owners, the same ones both times
+    assert_eq!(copies.len(), 300);
+    assert!(copies.values().all(|copies| *copies == 4), "{copies:?}");
+}
+
+#[test]
+fn suffix_glob_and_tags_match() {
+    let rules = [
+        route("suffix", "match: {suffix: .cpu}, destinations: [{name: a}]"),
+        route(
+            "glob",
+            "match: {glob: 'servers.*.{cpu,mem}'}, destinations: [{name: b}]",
+        ),
+        route(
+            "tags",
+            "match: {tags: ['dc=~am', 'env!=dev']}, destinations: [{name: c}]",
+        ),
+    ];
+    let mut bed = Bed::new(&rules);
+    bed.send(&[
+        "servers.x.cpu",
+        "servers.x.y.cpu",
+        "servers.x.mem",
+        "a;dc=ams",
+        "a;dc=ams;env=dev",
+    ]);
+    bed.assert_got([
+        &["servers.x.cpu", "servers.x.y.cpu"],
+        &["servers.x.cpu", "servers.x.mem"],
+        &["a;dc=ams"],
+        &[],
+    ]);
+}

@@ -56,6 +56,7 @@ fn everything_that_was_sent_before_sigterm_arrives() {
     floods
         .into_iter()
         .for_each(|(_, flood)| flood.wait_until_cut());
+    sink.wait_until_closed();
     let values = sink.values();
     let finished = [("load.closed", 1_000), ("load.silent", 1_000)];
     for (name, sent) in sent.into_iter().chain(finished) {

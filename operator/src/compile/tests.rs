@@ -36,8 +36,9 @@ fn a_route_goes_to_the_default_relay_with_its_destination() {
             distribution: relay_proto::Distribution::All.into(),
             targets: vec![relay_proto::Target {
                 destination: Some(graphite.clone()),
-                r#match: Some(relay_proto::Match::default()),
+                ..Default::default()
             }],
+            ..Default::default()
         }],
         destinations: vec![relay_proto::Destination {
             source: Some(graphite),

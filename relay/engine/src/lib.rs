@@ -34,7 +34,7 @@ mod tags;
 
 pub use outbox::{DestinationIndex, Outbox};
 pub use outcome::{Reason, Tally};
-pub use process::{Engine, UnixSeconds};
+pub use process::{Engine, Moment, UnixSeconds};
 pub use table::{
     Address, Destination, Endpoint, Listener, LoadError, LoadErrorKind, Plaintext, Queue, Table,
     WhenFull,

@@ -11,7 +11,7 @@ use crate::cache::{Decision, NameCache, NameHash};
 use crate::line::{Line, Timestamp};
 use crate::name::{self, Name};
 use crate::route::Fanout;
-use crate::{Outbox, Reason, Table, Tally};
+use crate::{DestinationIndex, Outbox, Reason, Table, Tally};
 
 /// Lines in a group: enough to hide a trip to memory, few enough for the first-level cache to hold what is asked for.
 const GROUP_LINES: usize = 32;
@@ -27,6 +27,15 @@ const FORWARD: Decision = UNTIDY + 1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct UnixSeconds(pub u64);
 
+/// What a line's way depends on besides the table and the line.
+#[derive(Clone, Copy)]
+pub struct Moment<'a> {
+    /// What a line's timestamp becomes where it asks for that.
+    pub now: UnixSeconds,
+    /// Whether a destination takes lines.
+    pub is_live: &'a dyn Fn(DestinationIndex) -> bool,
+}
+
 /// Runs lines through a table. One per worker: it remembers names and holds scratch memory, and counts nothing.
 #[derive(Debug)]
 pub struct Engine {
@@ -34,6 +43,9 @@ pub struct Engine {
     table: u64,
     cache: NameCache,
     fanouts: Vec<Fanout>,
+    // Lines that were forwarded to destinations that are chosen line by line.
+    turn: usize,
+    chosen: Vec<DestinationIndex>,
     fanout_ids: HashMap<Fanout, Decision>,
     judged: Fanout,
     candidates: Vec<u32>,
@@ -68,6 +80,8 @@ impl Engine {
             table: 0,
             cache: NameCache::new(cache_bytes),
             fanouts: Vec::new(),
+            turn: 0,
+            chosen: Vec::new(),
             fanout_ids: HashMap::new(),
             judged: Fanout::default(),
             candidates: Vec::new(),
@@ -77,14 +91,13 @@ impl Engine {
     }
 
     /// Runs the lines of `block` through `table`: those to be forwarded are appended to `out`, and all are counted in the
-    /// result. `block` is empty or ends with a newline. Lines longer than `line_bytes_max` are dropped. `now` is what a
-    /// line's timestamp becomes where it asks for that.
+    /// result. `block` is empty or ends with a newline. Lines longer than `line_bytes_max` are dropped.
     pub fn process(
         &mut self,
         table: &Table,
         block: &[u8],
         line_bytes_max: usize,
-        now: UnixSeconds,
+        moment: Moment<'_>,
         out: &mut Outbox,
     ) -> Tally {
         if self.table != table.id() {
@@ -107,7 +120,7 @@ impl Engine {
             }
             for cut in &group[..lines] {
                 tally.received += 1;
-                match self.line(table, block, cut, line_bytes_max, now, out) {
+                match self.line(table, block, cut, line_bytes_max, moment, out) {
                     Ok(()) => tally.forwarded += 1,
                     Err(reason) => tally.count_drop(reason),
                 }
@@ -145,7 +158,7 @@ impl Engine {
         block: &[u8],
         cut: &Cut,
         line_bytes_max: usize,
-        now: UnixSeconds,
+        moment: Moment<'_>,
         out: &mut Outbox,
     ) -> Result<(), Reason> {
         let Cut {
@@ -161,15 +174,21 @@ impl Engine {
             let decision = self.decide(table, hash, &block[start..name_end], block, out);
             if decision != UNTIDY {
                 check(decision)?;
-                self.forward_verbatim(block, start, end + 1, decision, out);
+                self.forward_verbatim(block, start, end + 1, decision, moment, out);
                 return Ok(());
             }
         }
         let line = Line::any(&block[start..end])?;
         let decision = self.decide_tidied(table, line.name, block, out)?;
         self.end_run(block, out);
-        self.tidy(&line, now);
-        out.append(self.fanout(decision), &self.tidied, 1);
+        self.tidy(&line, moment.now);
+        let destinations = destinations(
+            &self.fanouts[(decision - FORWARD) as usize],
+            &mut self.turn,
+            &mut self.chosen,
+            moment,
+        );
+        out.append(destinations, &self.tidied, 1);
         Ok(())
     }
 
@@ -236,8 +255,8 @@ impl Engine {
         self.fanout_ids.clear();
     }
 
-    fn fanout(&self, decision: Decision) -> &[crate::DestinationIndex] {
-        self.fanouts[(decision - FORWARD) as usize].as_slice()
+    fn fanout(&self, decision: Decision) -> &Fanout {
+        &self.fanouts[(decision - FORWARD) as usize]
     }
 
     fn tidy(&mut self, line: &Line<'_>, now: UnixSeconds) {
@@ -261,8 +280,16 @@ impl Engine {
         start: usize,
         end: usize,
         decision: Decision,
+        moment: Moment<'_>,
         out: &mut Outbox,
     ) {
+        let fanout = &self.fanouts[(decision - FORWARD) as usize];
+        if fanout.fixed().is_none() {
+            self.end_run(block, out);
+            let fanout = &self.fanouts[(decision - FORWARD) as usize];
+            let destinations = destinations(fanout, &mut self.turn, &mut self.chosen, moment);
+            return out.append(destinations, &block[start..end], 1);
+        }
         if self.run.end != start || self.run.lines == 0 || self.run.decision != decision {
             self.end_run(block, out);
             self.run.start = start;
@@ -280,7 +307,29 @@ impl Engine {
             decision,
         } = std::mem::take(&mut self.run);
         if lines > 0 {
-            out.append(self.fanout(decision), &block[start..end], lines);
+            // A run's destinations are the same for every line.
+            out.append(
+                self.fanout(decision).fixed().unwrap_or_default(),
+                &block[start..end],
+                lines,
+            );
+        }
+    }
+}
+
+// The destinations of one line.
+fn destinations<'a>(
+    fanout: &'a Fanout,
+    turn: &mut usize,
+    chosen: &'a mut Vec<DestinationIndex>,
+    moment: Moment<'_>,
+) -> &'a [DestinationIndex] {
+    match fanout.fixed() {
+        Some(fixed) => fixed,
+        None => {
+            fanout.choose(*turn, moment.is_live, chosen);
+            *turn = turn.wrapping_add(1);
+            chosen
         }
     }
 }

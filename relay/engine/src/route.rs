@@ -3,24 +3,60 @@
 use crate::outbox::DestinationIndex;
 use crate::pattern::Pattern;
 use crate::pattern_set::PatternSet;
+use crate::ring::{HashKey, Ring};
 
 /// The destinations of one line, each once, in the order in which routes named them.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Fanout(Vec<DestinationIndex>);
+pub(crate) struct Fanout {
+    fixed: Vec<DestinationIndex>,
+    // Decided line by line.
+    choices: Vec<Choice>,
+}
+
+/// One of several destinations, in the order of the route.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Choice {
+    /// The next one for each line.
+    RoundRobin(Vec<DestinationIndex>),
+    /// The first that is live, or the first if none is.
+    Failover(Vec<DestinationIndex>),
+}
 
 impl Fanout {
     pub(crate) fn clear(&mut self) {
-        self.0.clear();
+        self.fixed.clear();
+        self.choices.clear();
     }
 
-    pub(crate) fn as_slice(&self) -> &[DestinationIndex] {
-        &self.0
+    /// The destinations, if they are the same for every line.
+    pub(crate) fn fixed(&self) -> Option<&[DestinationIndex]> {
+        self.choices.is_empty().then_some(self.fixed.as_slice())
+    }
+
+    /// Sets `chosen` to the destinations of the line whose turn it is.
+    pub(crate) fn choose(
+        &self,
+        turn: usize,
+        is_live: &dyn Fn(DestinationIndex) -> bool,
+        chosen: &mut Vec<DestinationIndex>,
+    ) {
+        chosen.clone_from(&self.fixed);
+        for choice in &self.choices {
+            let one = match choice {
+                Choice::RoundRobin(candidates) => candidates.get(turn % candidates.len()),
+                Choice::Failover(candidates) => {
+                    let live = candidates.iter().find(|candidate| is_live(**candidate));
+                    live.or(candidates.first())
+                }
+            };
+            chosen.extend(one.filter(|one| !chosen.contains(one)).copied());
+        }
     }
 
     // A set of a handful: a scan is faster than hashing.
     fn add(&mut self, destination: DestinationIndex) {
-        if !self.0.contains(&destination) {
-            self.0.push(destination);
+        if !self.fixed.contains(&destination) {
+            self.fixed.push(destination);
         }
     }
 }
@@ -98,10 +134,13 @@ pub(crate) struct Route {
 }
 
 /// Which of the targets that match get a line.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) enum Distribution {
     All,
     FirstMatch,
+    RoundRobin,
+    Failover,
+    ConsistentHash(Ring, HashKey),
 }
 
 /// A destination as one route uses it.
@@ -117,14 +156,26 @@ impl Route {
         let mut matching = self
             .targets
             .iter()
-            .filter(|target| target.pattern.matches(name));
-        let Some(first) = matching.next() else {
+            .filter(|target| target.pattern.matches(name))
+            .map(|target| target.destination)
+            .peekable();
+        if matching.peek().is_none() {
             return false;
-        };
-        fanout.add(first.destination);
-        match self.distribution {
-            Distribution::FirstMatch => {}
-            Distribution::All => matching.for_each(|target| fanout.add(target.destination)),
+        }
+        match &self.distribution {
+            Distribution::All => matching.for_each(|destination| fanout.add(destination)),
+            Distribution::FirstMatch => matching
+                .take(1)
+                .for_each(|destination| fanout.add(destination)),
+            Distribution::RoundRobin => fanout.choices.push(Choice::RoundRobin(matching.collect())),
+            Distribution::Failover => fanout.choices.push(Choice::Failover(matching.collect())),
+            Distribution::ConsistentHash(ring, hash_key) => {
+                let mut owners = Vec::new();
+                ring.owners(&hash_key.of(name), &mut owners);
+                owners
+                    .iter()
+                    .for_each(|owner| fanout.add(self.targets[*owner as usize].destination));
+            }
         }
         true
     }

@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 use regex::Regex;
-use relay_engine::{Engine, Outbox, Table, UnixSeconds};
+use relay_engine::{Engine, Moment, Outbox, Table, UnixSeconds};
 use relay_proto::{self as proto, Match, ObjectRef, Snapshot};
 
 const DESTINATIONS: [&str; 3] = ["a", "b", "c"];
@@ -22,8 +22,9 @@ proptest! {
         let mut out = Outbox::default();
         for (table, lines) in &blocks {
             let table = table % tables.len();
+            let moment = Moment { now: UnixSeconds(NOW), is_live: &|_| true };
             let block: String = lines.iter().map(|line| format!("{line}\n")).collect();
-            engine.process(&loaded[table], block.as_bytes(), 64, UnixSeconds(NOW), &mut out);
+            engine.process(&loaded[table], block.as_bytes(), 64, moment, &mut out);
             let mut came_out = vec![String::new(); DESTINATIONS.len()];
             out.drain(|destination, bytes, _| {
                 came_out[destination.get()] = String::from_utf8(bytes.clone()).expect("it is text");
@@ -131,8 +132,45 @@ fn matches(conditions: &Match, name: &str) -> bool {
             &conditions.not_contains,
             !name.contains(&conditions.not_contains),
         )
+        && unset_or(&conditions.suffix, name.ends_with(&conditions.suffix))
+        && unset_or(
+            &conditions.glob,
+            glob(conditions.glob.as_bytes(), name.as_bytes()),
+        )
+        && conditions.tags.iter().all(|condition| tag(condition, name))
         && unset_or(&conditions.regex, found(&conditions.regex))
         && unset_or(&conditions.not_regex, !found(&conditions.not_regex))
+}
+
+fn glob(glob_left: &[u8], name_left: &[u8]) -> bool {
+    match (glob_left, name_left) {
+        ([], []) => true,
+        ([b'*', rest @ ..], _) => {
+            let end = name_left
+                .iter()
+                .position(|byte| *byte == b'.')
+                .unwrap_or(name_left.len());
+            (0..=end).any(|taken| glob(rest, &name_left[taken..]))
+        }
+        ([b'?', rest @ ..], [byte, more @ ..]) => *byte != b'.' && glob(rest, more),
+        ([literal, rest @ ..], [byte, more @ ..]) => literal == byte && glob(rest, more),
+        ([_, ..], []) | ([], [_, ..]) => false,
+    }
+}
+
+fn tag(condition: &str, name: &str) -> bool {
+    let (key, value) = condition.split_once('=').expect("it has a value");
+    let (key, is_negated) = key
+        .strip_suffix('!')
+        .map_or((key, false), |key| (key, true));
+    let mut tags = name
+        .split(';')
+        .skip(1)
+        .filter_map(|tag| tag.split_once('='));
+    let found = tags
+        .find(|(tag, _)| *tag == key)
+        .map_or("", |(_, value)| value);
+    (found == value) != is_negated
 }
 
 // Few letters, so that names repeat and conditions hit.
@@ -174,16 +212,29 @@ fn conditions() -> impl Strategy<Value = Match> {
                 .prop_map(str::to_owned),
         ]
     };
-    (literal(), literal(), literal(), literal(), regex(), regex()).prop_map(
-        |(prefix, not_prefix, contains, not_contains, regex, not_regex)| Match {
+    let glob = prop_oneof![
+        6 => Just(String::new()),
+        1 => prop::sample::select(vec!["a.*", "*.b*", "?.?", "a*"]).prop_map(str::to_owned),
+    ];
+    let tags = prop_oneof![
+        6 => Just(vec![]),
+        1 => prop::sample::subsequence(vec!["a=b", "b!=a", "a="], 1..3),
+    ];
+    let literals = (literal(), literal(), literal(), literal(), literal());
+    (literals, regex(), regex(), glob, tags).prop_map(|(literals, regex, not_regex, glob, tags)| {
+        let (prefix, not_prefix, contains, not_contains, suffix) = literals;
+        Match {
             prefix,
             not_prefix,
             contains,
             not_contains,
             regex,
             not_regex,
-        },
-    )
+            suffix,
+            glob,
+            tags: tags.into_iter().map(str::to_owned).collect(),
+        }
+    })
 }
 
 fn target() -> impl Strategy<Value = proto::Target> {
@@ -194,6 +245,7 @@ fn target() -> impl Strategy<Value = proto::Target> {
         .prop_map(|(index, conditions)| proto::Target {
             destination: Some(ObjectRef::new("Destination", "d", DESTINATIONS[index])),
             r#match: conditions,
+            ..Default::default()
         })
 }
 
@@ -217,6 +269,7 @@ fn route_message() -> impl Strategy<Value = proto::Route> {
                     false => proto::Distribution::All.into(),
                 },
                 targets,
+                ..Default::default()
             },
         )
 }

@@ -5,6 +5,7 @@
 //! `offered = sent + dropped + queued lines`.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -22,6 +23,8 @@ pub(crate) struct Queue {
     state: Mutex<State>,
     filled: Notify,
     emptied: Notify,
+    // Takes lines, as far as failover is concerned.
+    live: AtomicBool,
     // The destination is no longer in the plan.
     removed: CancellationToken,
     // No producer is left: what is in here is all that will come.
@@ -64,6 +67,8 @@ pub(crate) struct Figures {
     pub(crate) queue_bytes: u64,
     /// Whether the sender has a connection.
     pub(crate) connected: bool,
+    /// Whether failover gives it lines.
+    pub(crate) live: bool,
 }
 
 impl Figures {
@@ -108,6 +113,7 @@ impl Queue {
             state: Mutex::new(state),
             filled: Notify::new(),
             emptied: Notify::new(),
+            live: AtomicBool::new(true),
             removed: CancellationToken::new(),
             closed: CancellationToken::new(),
         }
@@ -240,6 +246,15 @@ impl Queue {
         self.lock().figures.connected = connected;
     }
 
+    /// Whether the destination takes lines, as far as failover is concerned. Until it has failed once it does.
+    pub(crate) fn is_live(&self) -> bool {
+        self.live.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_live(&self, live: bool) {
+        self.live.store(live, Ordering::Relaxed);
+    }
+
     /// Says that the destination is no longer in the plan, so that nobody waits for room.
     pub(crate) fn remove(&self) {
         self.removed.cancel();
@@ -269,7 +284,10 @@ impl Queue {
     }
 
     pub(crate) fn figures(&self) -> Figures {
-        self.lock().figures
+        Figures {
+            live: self.is_live(),
+            ..self.lock().figures
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -336,6 +354,7 @@ mod tests {
             queue_lines: lines,
             queue_bytes: bytes,
             connected: false,
+            live: true,
         }
     }
 

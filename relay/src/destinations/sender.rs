@@ -6,13 +6,14 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Buf as _;
 use relay_engine::Endpoint;
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
 use super::carbon;
@@ -30,6 +31,9 @@ const BACK_OFF_MAX: Duration = Duration::from_secs(10);
 
 /// A connection that lasted this long was a good one: the next back-off begins anew.
 const GOOD_CONNECTION: Duration = Duration::from_secs(10);
+
+/// A destination that failed gets lines by failover again when it has been connected for this long.
+const LIVE_AGAIN: Duration = Duration::from_secs(5);
 
 /// One destination's sender.
 #[derive(Debug)]
@@ -129,6 +133,7 @@ impl Sender {
                 Ended::Finished => return,
                 Ended::EndpointChanged => self.back_off = BACK_OFF_MIN,
                 Ended::Broken(error) => {
+                    self.queue.set_live(false);
                     let endpoint = Described(&settings.endpoint);
                     warn!(destination = %name, %endpoint, %error, "connection failed");
                     if began.elapsed() >= GOOD_CONNECTION {
@@ -172,13 +177,20 @@ impl Sender {
             in_hand,
             ..
         } = self;
+        let connected_at = Instant::now();
+        let mut live_again = pin!(sleep_until(connected_at + LIVE_AGAIN));
         loop {
+            // Under load the timer below is never waited for.
+            if !queue.is_live() && connected_at.elapsed() >= LIVE_AGAIN {
+                queue.set_live(true);
+            }
             if in_hand.chunks.is_empty() {
                 let more = tokio::select! {
                     biased;
                     more = queue.take(&mut in_hand.chunks, TAKE_BYTES) => more,
                     error = connection.broken() => return Ended::Broken(error),
                     () = endpoint_changed(settings, &endpoint) => return Ended::EndpointChanged,
+                    () = &mut live_again, if !queue.is_live() => continue,
                 };
                 if !more {
                     return match connection.finish().await {

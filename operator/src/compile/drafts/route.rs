@@ -1,6 +1,6 @@
 //! Route and Blocklist → their messages: the kinds that are made of matches.
 
-use crds::{Blocklist, Distribution, Match, OnMatch, Route};
+use crds::{Blocklist, ConsistentHash, Distribution, HashKey, Match, OnMatch, Route};
 use relay_proto as proto;
 
 use crate::inputs::{Key, Kind};
@@ -10,7 +10,12 @@ pub(super) fn message(route: &Route, key: &Key) -> proto::Route {
     let distribution = match spec.distribution {
         Distribution::All => proto::Distribution::All,
         Distribution::FirstMatch => proto::Distribution::FirstMatch,
+        Distribution::RoundRobin => proto::Distribution::RoundRobin,
+        Distribution::Failover => proto::Distribution::Failover,
+        Distribution::ConsistentHash => proto::Distribution::ConsistentHash,
     };
+    let consistent_hash = (spec.distribution == Distribution::ConsistentHash)
+        .then(|| consistent_hash(&spec.consistent_hash.clone().unwrap_or_default()));
     proto::Route {
         source: Some(key.to_ref()),
         r#match: Some(matches(&spec.matches)),
@@ -26,9 +31,21 @@ pub(super) fn message(route: &Route, key: &Key) -> proto::Route {
             .zip(destinations(route))
             .map(|(target, destination)| proto::Target {
                 destination: Some(destination.to_ref()),
-                r#match: Some(matches(&target.matches)),
+                r#match: target.matches.as_ref().map(matches),
+                instance: target.instance.clone().unwrap_or_default(),
             })
             .collect(),
+        consistent_hash,
+    }
+}
+
+fn consistent_hash(spec: &ConsistentHash) -> proto::ConsistentHash {
+    proto::ConsistentHash {
+        algorithm: spec.algorithm.as_str().to_owned(),
+        // A factor that is none is refused by the relay's loader, as 0 is.
+        replication_factor: u32::try_from(spec.replication_factor).unwrap_or(0),
+        hash_key: spec.hash_key.map_or("", HashKey::as_str).to_owned(),
+        diverse_replicas: spec.diverse_replicas,
     }
 }
 

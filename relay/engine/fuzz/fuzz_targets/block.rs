@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use relay_engine::{Engine, Outbox, Reason, Table, UnixSeconds};
+use relay_engine::{Engine, Moment, Outbox, Reason, Table, UnixSeconds};
 use relay_proto::{self as proto, ObjectRef, Snapshot};
 
 fuzz_target!(|bytes: &[u8]| {
@@ -10,7 +10,7 @@ fuzz_target!(|bytes: &[u8]| {
     block.push(b'\n');
     let mut out = Outbox::default();
     let table = Table::load(&everything_to_one()).expect("the snapshot is valid");
-    let tally = Engine::new(0).process(&table, &block, 128, UnixSeconds(1_700_000_000), &mut out);
+    let tally = Engine::new(0).process(&table, &block, 128, Moment { now: UnixSeconds(1_700_000_000), is_live: &|_| true }, &mut out);
     let lines = block.iter().filter(|byte| **byte == b'\n').count() as u64;
     let dropped: u64 = Reason::ALL.into_iter().map(|reason| tally.dropped(reason)).sum();
     assert_eq!(tally.received, lines);
@@ -44,7 +44,7 @@ fn everything_to_one() -> Snapshot {
         }],
         routes: vec![proto::Route {
             distribution: proto::Distribution::All.into(),
-            targets: vec![proto::Target { destination: Some(destination), r#match: None }],
+            targets: vec![proto::Target { destination: Some(destination), ..Default::default() }],
             ..proto::Route::default()
         }],
         ..Snapshot::default()

@@ -2,7 +2,10 @@ use relay_proto::{self as proto, Match, ObjectRef, Snapshot};
 
 use super::*;
 
-const NOW: UnixSeconds = UnixSeconds(1_700_000_000);
+const MOMENT: Moment<'static> = Moment {
+    now: UnixSeconds(1_700_000_000),
+    is_live: &|_| true,
+};
 const LINE_BYTES_MAX: usize = 64;
 
 #[test]
@@ -164,9 +167,139 @@ fn lines_with_the_same_way_stay_in_order() {
     );
 }
 
+#[test]
+fn round_robin_gives_each_line_to_the_next_target_that_matches() {
+    let mut snapshot = snapshot(&["a", "b", "c"]);
+    let mut route = route("1", "", &["a", "b", "c"]);
+    route.distribution = proto::Distribution::RoundRobin.into();
+    route.targets[1].r#match = Some(Match {
+        prefix: "x".into(),
+        ..Match::default()
+    });
+    snapshot.routes = vec![route];
+    let (tally, sent) = process(
+        &load(&snapshot),
+        b"x 1 1\nx 1 2\nx 1 3\nx 1 4\ny 1 5\n y 1 6\n",
+    );
+    assert_eq!(
+        sent,
+        [
+            ("d/a", "x 1 1\nx 1 4\ny 1 5\n", 3),
+            ("d/b", "x 1 2\n", 1),
+            ("d/c", "x 1 3\ny 1 6\n", 2),
+        ]
+    );
+    assert_eq!(tally.forwarded, 6);
+}
+
+#[test]
+fn failover_gives_lines_to_the_first_target_that_is_live() {
+    let mut snapshot = snapshot(&["a", "b", "c"]);
+    let mut failover = route("1", "", &["a", "b"]);
+    failover.distribution = proto::Distribution::Failover.into();
+    snapshot.routes = vec![failover, route("2", "x", &["b"])];
+    let table = load(&snapshot);
+    let mut engine = Engine::new(0);
+    for (dead, a, b) in [
+        (&[][..], Some("x 1 2\ny 1 2\n"), Some("x 1 2\n")),
+        (&[0], None, Some("x 1 2\ny 1 2\n")),
+        (&[0, 1], Some("x 1 2\ny 1 2\n"), Some("x 1 2\n")),
+    ] {
+        let is_live = |destination: DestinationIndex| !dead.contains(&destination.get());
+        let moment = Moment {
+            is_live: &is_live,
+            ..MOMENT
+        };
+        let mut out = Outbox::default();
+        engine.process(&table, b"x 1 2\ny 1 2\n", LINE_BYTES_MAX, moment, &mut out);
+        let mut sent = [None, None, None];
+        out.drain(|destination, bytes, _| {
+            sent[destination.get()] = Some(String::from_utf8(bytes.clone()).unwrap());
+        });
+        assert_eq!(
+            sent,
+            [a.map(Into::into), b.map(Into::into), None],
+            "{dead:?}"
+        );
+    }
+}
+
+#[test]
+fn consistent_hash_gives_a_series_to_its_owners() {
+    // carbon-relay-ng's vectors for three hosts.
+    let mut snapshot = snapshot(&[]);
+    snapshot.destinations = (1..=3)
+        .map(|host| proto::Destination {
+            source: Some(ObjectRef::new("Destination", "d", format!("g{host}"))),
+            id: host.to_string(),
+            queue: Some(proto::Queue {
+                bytes_max: 1 << 20,
+                when_full: proto::WhenFull::Block.into(),
+            }),
+            endpoint: Some(proto::destination::Endpoint::Carbon(proto::Carbon {
+                address: format!("10.0.0.{host}:2003"),
+                connect_timeout_ms: 1,
+                write_timeout_ms: 1,
+            })),
+        })
+        .collect();
+    let mut sharing = route("1", "", &["g1", "g2", "g3"]);
+    sharing
+        .targets
+        .iter_mut()
+        .for_each(|target| target.r#match = None);
+    sharing.distribution = proto::Distribution::ConsistentHash.into();
+    sharing.consistent_hash = Some(proto::ConsistentHash {
+        algorithm: "Carbon".into(),
+        replication_factor: 1,
+        ..proto::ConsistentHash::default()
+    });
+    snapshot.routes = vec![sharing];
+    let block = b"a.b.c.d 1 2\nservers.web01.cpu.user 1 2\nfoo.bar;env=prod 1 2\nfoo 1 2\n";
+    let (_, sent) = process(&load(&snapshot), block);
+    assert_eq!(
+        sent,
+        [
+            ("d/g1", "foo.bar;env=prod 1 2\n", 1),
+            ("d/g2", "servers.web01.cpu.user 1 2\n", 1),
+            ("d/g3", "a.b.c.d 1 2\nfoo 1 2\n", 2),
+        ]
+    );
+    let refused = |change: &dyn Fn(&mut proto::Route)| {
+        let mut snapshot = snapshot.clone();
+        change(&mut snapshot.routes[0]);
+        Table::load(&snapshot).unwrap_err().remove(0).field
+    };
+    let spec = |route: &mut proto::Route| route.consistent_hash.clone().unwrap();
+    for (field, change) in [
+        (
+            "consistentHash.algorithm",
+            (&|route: &mut proto::Route| route.consistent_hash = None)
+                as &dyn Fn(&mut proto::Route),
+        ),
+        ("consistentHash.hashKey", &|route| {
+            route.consistent_hash = Some(proto::ConsistentHash {
+                hash_key: "x".into(),
+                ..spec(route)
+            });
+        }),
+        ("consistentHash.replicationFactor", &|route| {
+            route.consistent_hash = Some(proto::ConsistentHash {
+                replication_factor: 4,
+                ..spec(route)
+            });
+        }),
+        ("destinations[1].match", &|route| {
+            route.targets[1].r#match = Some(Match::default())
+        }),
+    ] {
+        assert_eq!(refused(change), field);
+    }
+}
+
 fn process(table: &Table, block: &[u8]) -> (Tally, Vec<(&'static str, &'static str, u64)>) {
     let mut out = Outbox::default();
-    let tally = Engine::new(0).process(table, block, LINE_BYTES_MAX, NOW, &mut out);
+    let tally = Engine::new(0).process(table, block, LINE_BYTES_MAX, MOMENT, &mut out);
     let mut sent = Vec::new();
     out.drain(|destination, bytes, lines| {
         let name = table.destinations()[destination.get()]
@@ -213,6 +346,7 @@ fn route(name: &str, prefix: &str, destinations: &[&str]) -> proto::Route {
     let targets = destinations.iter().map(|name| proto::Target {
         destination: Some(ObjectRef::new("Destination", "d", *name)),
         r#match: None,
+        ..Default::default()
     });
     proto::Route {
         source: Some(ObjectRef::new("Route", "d", name)),

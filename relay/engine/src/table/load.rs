@@ -1,6 +1,7 @@
 //! Reads a snapshot, field by field.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use super::{
 use crate::outbox::DestinationIndex;
 use crate::pattern::Pattern;
 use crate::pattern_set::PatternSet;
+use crate::ring::{self, HashKey, Ring};
 use crate::route::{Distribution, Route, Routes, Target};
 
 // 0 is the table that holds nothing.
@@ -56,7 +58,7 @@ impl Loader {
             .flat_map(|blocklist| self.blocklist(blocklist));
         let blocklist = PatternSet::new(blocked.collect());
         let (destinations, indexes) = self.destinations(&snapshot.destinations);
-        let routes = self.routes(&snapshot.routes, &indexes);
+        let routes = self.routes(&snapshot.routes, &indexes, &destinations);
         Table {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             listeners,
@@ -260,22 +262,12 @@ impl Loader {
         &mut self,
         routes: &[proto::Route],
         indexes: &BTreeMap<Key<'_>, DestinationIndex>,
+        destinations: &[Destination],
     ) -> Routes {
         let (mut first, mut unmatched_only) = (Vec::new(), Vec::new());
         for route in routes {
             self.source = route.source.clone().unwrap_or_default();
             let pattern = self.pattern("match", route.r#match.as_ref());
-            let distribution = match route.distribution() {
-                proto::Distribution::All => Distribution::All,
-                proto::Distribution::FirstMatch => Distribution::FirstMatch,
-                proto::Distribution::Unspecified => {
-                    self.unsupported(
-                        "distribution",
-                        "not known to this release: use All or FirstMatch",
-                    );
-                    Distribution::All
-                }
-            };
             if route.targets.is_empty() {
                 self.unsupported(
                     "destinations",
@@ -283,6 +275,7 @@ impl Loader {
                 );
             }
             let targets = self.targets(&route.targets, indexes);
+            let distribution = self.distribution(route, &targets, destinations);
             let list = if route.unmatched_only {
                 &mut unmatched_only
             } else {
@@ -298,6 +291,95 @@ impl Loader {
             ));
         }
         Routes::new(first, unmatched_only)
+    }
+
+    fn distribution(
+        &mut self,
+        route: &proto::Route,
+        targets: &[Target],
+        destinations: &[Destination],
+    ) -> Distribution {
+        match route.distribution() {
+            proto::Distribution::All => Distribution::All,
+            proto::Distribution::FirstMatch => Distribution::FirstMatch,
+            proto::Distribution::RoundRobin => Distribution::RoundRobin,
+            proto::Distribution::Failover => Distribution::Failover,
+            proto::Distribution::ConsistentHash => self
+                .consistent_hash(route, targets, destinations)
+                .unwrap_or(Distribution::All),
+            proto::Distribution::Unspecified => {
+                let known = "All, FirstMatch, RoundRobin, Failover or ConsistentHash";
+                self.unsupported(
+                    "distribution",
+                    format!("not known to this release: use {known}"),
+                );
+                Distribution::All
+            }
+        }
+    }
+
+    // `None` after an error.
+    fn consistent_hash(
+        &mut self,
+        route: &proto::Route,
+        targets: &[Target],
+        destinations: &[Destination],
+    ) -> Option<Distribution> {
+        if targets.is_empty() || targets.len() < route.targets.len() {
+            // Said already; without its members there is no ring.
+            return None;
+        }
+        let spec = route.consistent_hash.clone().unwrap_or_default();
+        let algorithm = match spec.algorithm.parse::<ring::Algorithm>() {
+            Ok(algorithm) => algorithm,
+            Err(error) => return self.refuse("consistentHash.algorithm", error.to_string()),
+        };
+        let hash_key = match hash_key(&spec.hash_key, algorithm) {
+            Some(hash_key) => hash_key,
+            None => return self.refuse("consistentHash.hashKey", "use Series, Name or Normalised"),
+        };
+        let Some(replication_factor) = NonZeroU32::new(spec.replication_factor) else {
+            return self.refuse("consistentHash.replicationFactor", "use 1 or more");
+        };
+        let mut members = Vec::with_capacity(targets.len());
+        for (index, (target, message)) in targets.iter().zip(&route.targets).enumerate() {
+            if message.r#match.is_some() {
+                let field = format!("destinations[{index}].match");
+                return self.refuse(
+                    field,
+                    "the series alone decides with ConsistentHash: leave it out",
+                );
+            }
+            let Endpoint::Carbon { address, .. } = &destinations[target.destination.get()].endpoint
+            else {
+                let field = format!("destinations[{index}].name");
+                return self.refuse(
+                    field,
+                    "a member of ConsistentHash needs a host: use a carbon destination",
+                );
+            };
+            let instance = Some(message.instance.as_str()).filter(|text| !text.is_empty());
+            members.push(ring::Member {
+                host: &address.host,
+                port: address.port,
+                instance,
+            });
+        }
+        let diverse_replicas = spec.diverse_replicas;
+        let config = ring::Config {
+            algorithm,
+            replication_factor,
+            diverse_replicas,
+        };
+        match Ring::new(config, &members) {
+            Ok(ring) => Some(Distribution::ConsistentHash(ring, hash_key)),
+            Err(error) => self.refuse(error.field(), error.to_string()),
+        }
+    }
+
+    fn refuse<T>(&mut self, field: impl Into<String>, message: impl Into<String>) -> Option<T> {
+        self.unsupported(field, message);
+        None
     }
 
     fn targets(
@@ -351,6 +433,23 @@ impl Loader {
             message,
         });
     }
+}
+
+// What a route hashes; by default what the relay hashes whose algorithm it is.
+fn hash_key(text: &str, algorithm: ring::Algorithm) -> Option<HashKey> {
+    if !text.is_empty() {
+        return HashKey::ALL.into_iter().find(|key| key.as_str() == text);
+    }
+    Some(match algorithm {
+        ring::Algorithm::CarbonCRelay
+        | ring::Algorithm::Fnv1aCRelay
+        | ring::Algorithm::JumpFnv1a => HashKey::Name,
+        ring::Algorithm::Carbon
+        | ring::Algorithm::CarbonRelayNg
+        | ring::Algorithm::CarbonRelayNgV2
+        | ring::Algorithm::Fnv1aCarbon
+        | ring::Algorithm::Rendezvous => HashKey::Series,
+    })
 }
 
 // What tells one destination from another.

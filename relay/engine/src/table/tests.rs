@@ -13,6 +13,7 @@ fn all_errors_are_reported_at_once_with_their_objects_and_fields() {
     let target = |name: &str, pattern| proto::Target {
         destination: Some(ObjectRef::new("Destination", "d", name)),
         r#match: pattern,
+        ..Default::default()
     };
     let snapshot = Snapshot {
         schema: 1,
@@ -73,9 +74,9 @@ fn all_errors_are_reported_at_once_with_their_objects_and_fields() {
             "Destination d/c: queue.whenFull: not known to this release: use DropNewest or Block",
             "Destination d/c: spec: no endpoint that this release knows: set carbon or file",
             "Route d/r: match.regex: '[z-a]' is not a regular expression: invalid character class range, the start must be <= the end",
-            "Route d/r: distribution: not known to this release: use All or FirstMatch",
             "Route d/r: destinations[0].match.regex: 'a{2,1}' is not a regular expression: invalid repetition count range, the start must be <= the end",
             "Route d/r: destinations[1].name: Destination d/gone is not in the snapshot",
+            "Route d/r: distribution: not known to this release: use All, FirstMatch, RoundRobin, Failover or ConsistentHash",
             "Route d/s: destinations: the route goes nowhere: name at least one destination",
         ]
     );

@@ -120,6 +120,25 @@ pub struct Route {
     /// In the order of the resource.
     #[prost(message, repeated, tag = "6")]
     pub targets: ::prost::alloc::vec::Vec<Target>,
+    /// With DISTRIBUTION_CONSISTENT_HASH only.
+    #[prost(message, optional, tag = "7")]
+    pub consistent_hash: ::core::option::Option<ConsistentHash>,
+}
+/// How names are shared out among targets.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConsistentHash {
+    /// Whose way it is, as the resource spells it: "Carbon".
+    #[prost(string, tag = "1")]
+    pub algorithm: ::prost::alloc::string::String,
+    /// How many targets own a name. At least 1.
+    #[prost(uint32, tag = "2")]
+    pub replication_factor: u32,
+    /// What of the name is hashed, as the resource spells it: "Series". Empty: what the algorithm's own relay hashes.
+    #[prost(string, tag = "3")]
+    pub hash_key: ::prost::alloc::string::String,
+    /// Whether the owners of a name must have different hosts.
+    #[prost(bool, tag = "4")]
+    pub diverse_replicas: bool,
 }
 /// A destination as one route uses it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -129,6 +148,9 @@ pub struct Target {
     pub destination: ::core::option::Option<ObjectRef>,
     #[prost(message, optional, tag = "2")]
     pub r#match: ::core::option::Option<Match>,
+    /// What tells targets on one host apart when names are shared out; may be empty.
+    #[prost(string, tag = "3")]
+    pub instance: ::prost::alloc::string::String,
 }
 /// Who gets lines.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -275,6 +297,12 @@ pub enum Distribution {
     All = 1,
     /// The first target that matches.
     FirstMatch = 2,
+    /// Of the targets that match, the next one for each line.
+    RoundRobin = 3,
+    /// Of the targets that match, the first one that takes lines.
+    Failover = 4,
+    /// The targets that own the name. Targets have no matches then.
+    ConsistentHash = 5,
 }
 impl Distribution {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -286,6 +314,9 @@ impl Distribution {
             Self::Unspecified => "DISTRIBUTION_UNSPECIFIED",
             Self::All => "DISTRIBUTION_ALL",
             Self::FirstMatch => "DISTRIBUTION_FIRST_MATCH",
+            Self::RoundRobin => "DISTRIBUTION_ROUND_ROBIN",
+            Self::Failover => "DISTRIBUTION_FAILOVER",
+            Self::ConsistentHash => "DISTRIBUTION_CONSISTENT_HASH",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -294,6 +325,9 @@ impl Distribution {
             "DISTRIBUTION_UNSPECIFIED" => Some(Self::Unspecified),
             "DISTRIBUTION_ALL" => Some(Self::All),
             "DISTRIBUTION_FIRST_MATCH" => Some(Self::FirstMatch),
+            "DISTRIBUTION_ROUND_ROBIN" => Some(Self::RoundRobin),
+            "DISTRIBUTION_FAILOVER" => Some(Self::Failover),
+            "DISTRIBUTION_CONSISTENT_HASH" => Some(Self::ConsistentHash),
             _ => None,
         }
     }
