@@ -19,7 +19,7 @@ pub(crate) struct Case {
     pub rules: fn(Relay) -> Option<String>,
 }
 
-pub(crate) const CASES: [Case; 5] = [
+pub(crate) const CASES: [Case; 6] = [
     Case {
         name: "A",
         title: "one route, one destination",
@@ -29,6 +29,16 @@ pub(crate) const CASES: [Case; 5] = [
         load: Load::Flood,
         lines: 10_000_000,
         rules: one_route,
+    },
+    Case {
+        name: "B",
+        title: "consistent hash over 8",
+        goal: "CPU ≤ 200 ns, 0 % lost",
+        sinks: 8,
+        copies: 1,
+        load: Load::Flood,
+        lines: 10_000_000,
+        rules: |relay| hashed_route(relay, 8),
     },
     Case {
         name: "C",
@@ -91,6 +101,32 @@ fn one_route(relay: Relay) -> Option<String> {
         Relay::CarbonC => "match * send to sink0 stop;\n".into(),
         Relay::Carbonway => carbonway_route("all", 0, "", "sink0"),
     })
+}
+
+fn hashed_route(relay: Relay, sinks: usize) -> Option<String> {
+    let members = |before: &str, after: &str| -> String {
+        (0..sinks)
+            .map(|sink| format!("{before}sink{sink}{after}"))
+            .collect()
+    };
+    match relay {
+        Relay::HaProxy => None,
+        Relay::CarbonC => Some(format!(
+            "cluster ring fnv1a_ch replication 1{};\nmatch * send to ring stop;\n",
+            members(" {", "}")
+        )),
+        Relay::Carbonway => Some(format!(
+            "---\n\
+             apiVersion: carbonway.io/v1alpha1\n\
+             kind: Route\n\
+             metadata: {{name: ring}}\n\
+             spec:\n\
+             \x20 distribution: ConsistentHash\n\
+             \x20 consistentHash: {{algorithm: Fnv1aCRelay}}\n\
+             \x20 destinations:\n{}",
+            members("  - {name: ", "}\n")
+        )),
+    }
 }
 
 // `misses` routes for names that no line has, one that takes a fifth of the lines, and one for the rest.
