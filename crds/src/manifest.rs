@@ -42,7 +42,7 @@ fn finish(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
         else {
             continue;
         };
-        refuse_null_sizes(root);
+        refuse_nulls(root);
         let Some(properties) = root.properties.as_mut() else {
             continue;
         };
@@ -56,17 +56,21 @@ fn finish(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     crd
 }
 
-// kube lets every int-or-string that has a default be null as well; ours cannot be decoded from that.
-fn refuse_null_sizes(schema: &mut JSONSchemaProps) {
+// kube lets every int-or-string that has a default be null as well, which ours cannot be decoded from; and of an optional
+// choice it makes null one of the values, which kubectl's validation does not take.
+fn refuse_nulls(schema: &mut JSONSchemaProps) {
     if schema.x_kubernetes_int_or_string == Some(true) {
         schema.nullable = None;
+    }
+    if let Some(values) = &mut schema.enum_ {
+        values.retain(|JSON(value)| !value.is_null());
     }
     schema
         .properties
         .iter_mut()
         .flat_map(|properties| properties.values_mut())
-        .for_each(refuse_null_sizes);
+        .for_each(refuse_nulls);
     if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
-        refuse_null_sizes(items);
+        refuse_nulls(items);
     }
 }

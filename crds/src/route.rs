@@ -115,6 +115,8 @@ pub struct ConsistentHash {
     pub replication_factor: i32,
     /// What of a series is hashed. Default: what the algorithm's own relay hashes, which is the part before the first ; for
     /// CarbonCRelay, Fnv1aCRelay and JumpFnv1a, and the series with its tags for the others.
+    // Not as an Option: that puts a null among the values, and kubectl refuses such a CRD.
+    #[schemars(with = "HashKey")]
     pub hash_key: Option<HashKey>,
     /// Whether the owners of a series must have different hosts, as carbon's DIVERSE_REPLICAS. Carbon, Fnv1aCarbon and
     /// Rendezvous only.

@@ -1,4 +1,4 @@
-//! Every metric of a relay, made at each scrape from the figures where they are counted.
+//! Every metric of a relay: lists of them, and how they are made at each scrape from the figures where they are counted.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,30 +13,102 @@ use prometheus_client::registry::Registry;
 use relay_engine::{Reason, Tally};
 
 use crate::View;
-use crate::destinations::queue::Loss;
+use crate::destinations::queue::{Figures, Loss};
+use crate::listen::Listening;
+
+/// A metric of something of which there may be several.
+struct Metric<T> {
+    kind: Kind,
+    name: &'static str,
+    help: &'static str,
+    value: fn(&T) -> u64,
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Counter,
+    Gauge,
+}
+
+const OF_LISTENERS: [Metric<Listening>; 3] = [
+    Metric {
+        kind: Kind::Counter,
+        name: "connections_accepted",
+        help: "Connections that were let in",
+        value: |listener| listener.accepted.load(Ordering::Relaxed),
+    },
+    Metric {
+        kind: Kind::Counter,
+        name: "connections_refused",
+        help: "Connections over the listener's limit",
+        value: |listener| listener.refused.load(Ordering::Relaxed),
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "connections",
+        help: "Connections that are open",
+        value: |listener| listener.connections.load(Ordering::Relaxed) as u64,
+    },
+];
+
+const OF_DESTINATIONS: [Metric<Figures>; 6] = [
+    Metric {
+        kind: Kind::Counter,
+        name: "destination_lines_offered",
+        help: "Lines forwarded to the destination",
+        value: |figures| figures.offered,
+    },
+    Metric {
+        kind: Kind::Counter,
+        name: "destination_lines_sent",
+        help: "Lines handed over to the destination's kernel or file",
+        value: |figures| figures.sent,
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "destination_queue_lines",
+        help: "Lines that wait for the destination",
+        value: |figures| figures.queue_lines,
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "destination_queue_bytes",
+        help: "Bytes that wait for the destination",
+        value: |figures| figures.queue_bytes,
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "destination_connected",
+        help: "1 while the destination is connected",
+        value: |figures| u64::from(figures.connected),
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "destination_live",
+        help: "1 while failover gives the destination lines",
+        value: |figures| u64::from(figures.live),
+    },
+];
 
 /// All metrics, as OpenMetrics text.
 pub(crate) fn encode(view: &View) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("carbonway");
-    registry.register_collector(Box::new(Figures(view.clone())));
+    registry.register_collector(Box::new(Scrape(view.clone())));
     let mut encoded = String::new();
     text::encode(&mut encoded, &registry)?;
     Ok(encoded)
 }
 
-struct Figures(View);
+struct Scrape(View);
 
-impl fmt::Debug for Figures {
+impl fmt::Debug for Scrape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Figures")
+        f.write_str("Scrape")
     }
 }
 
-// One sample: its labels and its value.
-type Sample<'a> = (&'a [(&'static str, &'a str)], u64);
-
-impl Collector for Figures {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+impl Collector for Scrape {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         self.lines(&mut encoder)?;
         self.listeners(&mut encoder)?;
         self.destinations(&mut encoder)?;
@@ -44,7 +116,7 @@ impl Collector for Figures {
     }
 }
 
-impl Figures {
+impl Scrape {
     fn lines(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let mut by_listener: BTreeMap<Arc<str>, Tally> = BTreeMap::new();
         for counts in self.0.workers.counts() {
@@ -54,64 +126,48 @@ impl Figures {
         }
         let mut total = Tally::default();
         by_listener.values().for_each(|tally| total += tally);
-        let received: Vec<_> = by_listener
+        let received = by_listener
             .iter()
-            .map(|(listener, tally)| ([("listener", &**listener)], tally.received))
-            .collect();
-        let received: Vec<Sample<'_>> = received.iter().map(|(l, v)| (&l[..], *v)).collect();
-        counter(encoder, "lines_received", "Lines that came in", &received)?;
-        counter(
+            .map(|(name, tally)| ([("listener", &**name)], tally.received));
+        let help = "Lines that came in";
+        family(encoder, Kind::Counter, "lines_received", help, received)?;
+        let help = "Lines that at least one destination was given";
+        single(
             encoder,
+            Kind::Counter,
             "lines_forwarded",
-            "Lines that at least one destination was given",
-            &[(&[], total.forwarded)],
+            help,
+            total.forwarded,
         )?;
-        counter(
+        let help = "Lines that went into an aggregate and no further";
+        single(
             encoder,
+            Kind::Counter,
             "lines_absorbed",
-            "Lines that went into an aggregate and no further",
-            &[(&[], total.absorbed)],
+            help,
+            total.absorbed,
         )?;
         let dropped =
             Reason::ALL.map(|reason| ([("reason", reason.as_str())], total.dropped(reason)));
-        let dropped: Vec<Sample<'_>> = dropped.iter().map(|(l, v)| (&l[..], *v)).collect();
-        counter(
-            encoder,
-            "lines_dropped",
-            "Lines dropped, by the one reason for each",
-            &dropped,
-        )
+        let help = "Lines dropped, by the one reason for each";
+        family(encoder, Kind::Counter, "lines_dropped", help, dropped)
     }
 
     fn listeners(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let listeners = self.0.shown().listeners.clone();
-        let labels: Vec<_> = listeners
-            .iter()
-            .map(|listener| [("listener", &*listener.name)])
-            .collect();
-        let of = |value: fn(&crate::Listening) -> u64| -> Vec<Sample<'_>> {
-            labels
-                .iter()
-                .zip(&listeners)
-                .map(|(l, listener)| (&l[..], value(listener)))
-                .collect()
-        };
-        let accepted = of(|listener| listener.accepted.load(Ordering::Relaxed));
-        counter(
-            encoder,
-            "connections_accepted",
-            "Connections that were let in",
-            &accepted,
-        )?;
-        let refused = of(|listener| listener.refused.load(Ordering::Relaxed));
-        counter(
-            encoder,
-            "connections_refused",
-            "Connections over the listener's limit",
-            &refused,
-        )?;
-        let open = of(|listener| listener.connections.load(Ordering::Relaxed) as u64);
-        gauge(encoder, "connections", "Connections that are open", &open)
+        OF_LISTENERS.iter().try_for_each(
+            |Metric {
+                 kind,
+                 name,
+                 help,
+                 value,
+             }| {
+                let samples = listeners
+                    .iter()
+                    .map(|listener| ([("listener", &*listener.name)], value(listener)));
+                family(encoder, *kind, name, help, samples)
+            },
+        )
     }
 
     fn destinations(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -121,72 +177,32 @@ impl Figures {
             .into_iter()
             .map(|(name, queue)| (name, queue.figures()))
             .collect();
-        let labels: Vec<_> = destinations
-            .iter()
-            .map(|(name, _)| [("destination", &**name)])
-            .collect();
-        let of = |value: fn(&crate::destinations::queue::Figures) -> u64| -> Vec<Sample<'_>> {
-            labels
-                .iter()
-                .zip(&destinations)
-                .map(|(l, (_, figures))| (&l[..], value(figures)))
-                .collect()
-        };
-        let offered = of(|figures| figures.offered);
-        counter(
-            encoder,
-            "destination_lines_offered",
-            "Lines forwarded to the destination",
-            &offered,
+        OF_DESTINATIONS.iter().try_for_each(
+            |Metric {
+                 kind,
+                 name,
+                 help,
+                 value,
+             }| {
+                let samples = destinations.iter().map(|(destination, figures)| {
+                    ([("destination", &**destination)], value(figures))
+                });
+                family(encoder, *kind, name, help, samples)
+            },
         )?;
-        let sent = of(|figures| figures.sent);
-        counter(
+        let dropped = destinations.iter().flat_map(|(destination, figures)| {
+            Loss::ALL.map(|loss| {
+                let labels = [("destination", &**destination), ("reason", loss.as_str())];
+                (labels, figures.dropped[loss as usize])
+            })
+        });
+        let help = "Lines that the destination was not given";
+        family(
             encoder,
-            "destination_lines_sent",
-            "Lines handed over to the destination's kernel or file",
-            &sent,
-        )?;
-        let mut dropped = Vec::new();
-        for (name, figures) in &destinations {
-            for loss in Loss::ALL {
-                let labels = [("destination", &**name), ("reason", loss.as_str())];
-                dropped.push((labels, figures.dropped[loss as usize]));
-            }
-        }
-        let dropped: Vec<Sample<'_>> = dropped.iter().map(|(l, v)| (&l[..], *v)).collect();
-        counter(
-            encoder,
+            Kind::Counter,
             "destination_lines_dropped",
-            "Lines that the destination was not given",
-            &dropped,
-        )?;
-        let lines = of(|figures| figures.queue_lines);
-        gauge(
-            encoder,
-            "destination_queue_lines",
-            "Lines that wait for the destination",
-            &lines,
-        )?;
-        let bytes = of(|figures| figures.queue_bytes);
-        gauge(
-            encoder,
-            "destination_queue_bytes",
-            "Bytes that wait for the destination",
-            &bytes,
-        )?;
-        let connected = of(|figures| u64::from(figures.connected));
-        gauge(
-            encoder,
-            "destination_connected",
-            "1 while the destination is connected",
-            &connected,
-        )?;
-        let live = of(|figures| u64::from(figures.live));
-        gauge(
-            encoder,
-            "destination_live",
-            "1 while failover gives the destination lines",
-            &live,
+            help,
+            dropped,
         )
     }
 
@@ -195,70 +211,59 @@ impl Figures {
             let shown = self.0.shown();
             (shown.applied, shown.refused)
         };
-        counter(
+        let help = "Snapshots taken into force";
+        single(encoder, Kind::Counter, "snapshots_applied", help, applied)?;
+        let help = "Snapshots refused";
+        single(encoder, Kind::Counter, "snapshots_refused", help, refused)?;
+        let version = self.0.plan.load().version;
+        let text = version
+            .map(|version| version.to_string())
+            .unwrap_or_default();
+        let info = [([("version", text.as_str())], u64::from(version.is_some()))];
+        let help = "1 and the version of the snapshot in force; 0 without one";
+        family(encoder, Kind::Gauge, "snapshot_info", help, info)?;
+        let help = "1 while this relay takes lines";
+        single(
             encoder,
-            "snapshots_applied",
-            "Snapshots taken into force",
-            &[(&[], applied)],
-        )?;
-        counter(
-            encoder,
-            "snapshots_refused",
-            "Snapshots refused",
-            &[(&[], refused)],
-        )?;
-        let version = self
-            .0
-            .plan
-            .load()
-            .version
-            .map(|version| version.to_string());
-        let labels = [("version", version.as_deref().unwrap_or_default())];
-        gauge(
-            encoder,
-            "snapshot_info",
-            "1 and the version of the snapshot in force; 0 without one",
-            &[(&labels, u64::from(version.is_some()))],
-        )?;
-        gauge(
-            encoder,
+            Kind::Gauge,
             "ready",
-            "1 while this relay takes lines",
-            &[(&[], self.0.is_ready().into())],
+            help,
+            self.0.is_ready().into(),
         )
     }
 }
 
-fn counter(
+// A metric without labels.
+fn single(
     encoder: &mut DescriptorEncoder<'_>,
+    kind: Kind,
     name: &str,
     help: &str,
-    samples: &[Sample<'_>],
+    value: u64,
 ) -> fmt::Result {
-    family(encoder, name, help, samples, ConstCounter::new)
+    let metric = kind.metric(value);
+    let encoder = encoder.encode_descriptor(name, help, None, metric.metric_type())?;
+    metric.encode(encoder)
 }
 
-fn gauge(
+fn family<'a, const LABELS: usize>(
     encoder: &mut DescriptorEncoder<'_>,
+    kind: Kind,
     name: &str,
     help: &str,
-    samples: &[Sample<'_>],
+    samples: impl IntoIterator<Item = ([(&'static str, &'a str); LABELS], u64)>,
 ) -> fmt::Result {
-    family(encoder, name, help, samples, ConstGauge::new)
-}
-
-fn family<M: EncodeMetric>(
-    encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    samples: &[Sample<'_>],
-    metric: fn(u64) -> M,
-) -> fmt::Result {
-    let mut descriptor = encoder.encode_descriptor(name, help, None, metric(0).metric_type())?;
-    if let [([], value)] = samples {
-        return metric(*value).encode(descriptor);
-    }
+    let mut family = encoder.encode_descriptor(name, help, None, kind.metric(0).metric_type())?;
     samples
-        .iter()
-        .try_for_each(|(labels, value)| metric(*value).encode(descriptor.encode_family(labels)?))
+        .into_iter()
+        .try_for_each(|(labels, value)| kind.metric(value).encode(family.encode_family(&labels)?))
+}
+
+impl Kind {
+    fn metric(self, value: u64) -> Box<dyn EncodeMetric> {
+        match self {
+            Self::Counter => Box::new(ConstCounter::new(value)),
+            Self::Gauge => Box::new(ConstGauge::new(value)),
+        }
+    }
 }

@@ -27,10 +27,10 @@ const READ_BYTES: usize = 256 << 10;
 /// Jobs that may wait for a thread that is busy with a block of lines.
 const JOBS_MAX: usize = 1024;
 
-/// What names and decisions may take in memory, in bytes: of all threads together, and the least and most of one.
-const NAMES_BYTES: usize = 256 << 20;
-const NAMES_BYTES_MIN: usize = 8 << 20;
-const NAMES_BYTES_MAX: usize = 32 << 20;
+/// What names and decisions may take in memory, in bytes: of all threads together, and the most of one. They take that only
+/// where there are millions of names.
+const NAMES_BYTES: usize = 512 << 20;
+const NAMES_BYTES_MAX: usize = 128 << 20;
 
 /// How long a destination that was removed may take what still waits for it.
 const REMOVED_GRACE: Duration = Duration::from_secs(30);
@@ -183,7 +183,7 @@ impl Bench {
 
 impl Scratch {
     fn new(threads: usize) -> Self {
-        let names_bytes = (NAMES_BYTES / threads).clamp(NAMES_BYTES_MIN, NAMES_BYTES_MAX);
+        let names_bytes = (NAMES_BYTES / threads).min(NAMES_BYTES_MAX);
         Self {
             buffer: vec![0; READ_BYTES].into(),
             engine: Engine::new(names_bytes),

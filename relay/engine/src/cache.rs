@@ -5,7 +5,7 @@
 //!
 //! * Exact: a hit compares the whole name. A crafted collision can only push a name out of its set of four; it never makes
 //!   a chain and never gives a wrong answer. The hash has a random key besides.
-//! * Bounded in bytes, names included.
+//! * Bounded in bytes, names included. It begins small and grows with the names, by doubling.
 //! * Scan-resistant: a name is let in when it is missed for the second time, so a burst of names that come once leaves the
 //!   working set alone; and what makes room is a name that was not hit lately.
 //! * Decisions belong to an epoch. A new table begins a new one: the names stay, their decisions are made anew.
@@ -19,8 +19,14 @@ const NAME_BYTES_MAX: usize = 1024;
 
 const WAYS: usize = 4;
 
-/// What a slot is reckoned at when the cache is laid out: itself, its short hash, and a name of the usual length.
-const SLOT_BYTES: usize = 96;
+/// Ways at first.
+const SLOTS_MIN: usize = 256;
+
+/// What one way takes, in bytes.
+const SLOT_BYTES: usize = size_of::<Set>() / WAYS;
+
+/// Names missed once that are noted, at most; twice as many bytes.
+const MISSED_ONCE_MAX: usize = 1 << 20;
 
 /// What the allocator is reckoned to need beside a name.
 const ALLOCATION_BYTES: usize = 16;
@@ -41,9 +47,10 @@ pub(crate) struct NameCache {
     sets: Box<[Set]>,
     // Short forms of the hashes of names that were missed once, each where its hash says.
     missed_once: Box<[u16]>,
-    // What names take, and may take.
+    // Names that are in here, what they take, and what all of this may take.
+    names: usize,
     name_bytes: usize,
-    name_bytes_max: usize,
+    bytes_max: usize,
     // Where the next sweep for room begins.
     hand: usize,
     // A linear congruential generator's state.
@@ -77,17 +84,16 @@ impl NameHash {
 }
 
 impl NameCache {
-    /// A cache that takes `bytes` bytes at most, beyond what 64 sets need in any case.
-    pub(crate) fn new(bytes: usize) -> Self {
-        let slots = (bytes / SLOT_BYTES).next_power_of_two().max(128 * WAYS) / 2;
-        let laid_out = slots * (size_of::<Set>() / WAYS + size_of::<u16>());
+    /// A cache that takes `bytes_max` bytes at most, or 32 KiB if that is less.
+    pub(crate) fn new(bytes_max: usize) -> Self {
+        let bytes_max = bytes_max.max(32 << 10);
+        let missed_once = (bytes_max / 128).next_power_of_two().min(MISSED_ONCE_MAX);
         Self {
-            sets: std::iter::repeat_with(Set::default)
-                .take(slots / WAYS)
-                .collect(),
-            missed_once: vec![0; slots].into(),
+            sets: empty_sets(SLOTS_MIN),
+            missed_once: vec![0; missed_once].into(),
+            names: 0,
             name_bytes: 0,
-            name_bytes_max: bytes.saturating_sub(laid_out).max(1 << 14),
+            bytes_max,
             hand: 0,
             coin: 0,
             epoch: 1,
@@ -101,7 +107,7 @@ impl NameCache {
         if self.epoch == 0 {
             // Epochs that are used again must not bring decisions back.
             self.sets.fill_with(Set::default);
-            self.name_bytes = 0;
+            (self.names, self.name_bytes) = (0, 0);
             self.epoch = 1;
         }
     }
@@ -145,15 +151,47 @@ impl NameCache {
             return;
         }
         self.make_room(cost(name));
+        self.place(hash, name.into(), decision, self.epoch);
+        // With more names, sets that are full become common; names take about as much again as their slots.
+        if self.names > self.slots() / 2 && 4 * self.slots() * SLOT_BYTES <= self.bytes_max {
+            self.grow();
+        }
+    }
+
+    fn slots(&self) -> usize {
+        self.sets.len() * WAYS
+    }
+
+    // What all of this takes, in bytes.
+    fn bytes(&self) -> usize {
+        self.slots() * SLOT_BYTES + self.missed_once.len() * size_of::<u16>() + self.name_bytes
+    }
+
+    fn place(&mut self, hash: NameHash, name: Box<[u8]>, decision: Decision, epoch: u16) {
+        let index = self.set_index(hash);
         let way = self.sets[index].victim();
         self.free(index, way);
         let set = &mut self.sets[index];
         set.tags[way] = hash.tag();
         set.decisions[way] = decision;
-        set.epochs[way] = self.epoch;
+        set.epochs[way] = epoch;
         set.is_hit[way] = false;
-        set.names[way] = name.into();
-        self.name_bytes += cost(name);
+        self.names += 1;
+        self.name_bytes += cost(&name);
+        set.names[way] = name;
+    }
+
+    fn grow(&mut self) {
+        let slots = 2 * self.slots();
+        let before = std::mem::replace(&mut self.sets, empty_sets(slots));
+        (self.names, self.name_bytes, self.hand) = (0, 0, 0);
+        for set in before {
+            for (way, name) in set.names.into_iter().enumerate() {
+                if set.epochs[way] != 0 {
+                    self.place(self.hash(&name), name, set.decisions[way], set.epochs[way]);
+                }
+            }
+        }
     }
 
     // Whether the name was missed before; if not, notes that it was now. Of two names that share a place one is noted by the
@@ -183,13 +221,14 @@ impl NameCache {
         if set.epochs[way] != 0 {
             let name = std::mem::take(&mut set.names[way]);
             set.epochs[way] = 0;
+            self.names -= 1;
             self.name_bytes -= cost(&name);
         }
     }
 
     // Frees names that were not hit since the last sweep, until there is room for one of `bytes`.
     fn make_room(&mut self, bytes: usize) {
-        while self.name_bytes + bytes > self.name_bytes_max {
+        while self.bytes() + bytes > self.bytes_max {
             for _ in 0..SWEEP_SETS {
                 for way in 0..WAYS {
                     if !std::mem::take(&mut self.sets[self.hand].is_hit[way]) {
@@ -220,6 +259,12 @@ impl Set {
             0
         })
     }
+}
+
+fn empty_sets(slots: usize) -> Box<[Set]> {
+    std::iter::repeat_with(Set::default)
+        .take(slots / WAYS)
+        .collect()
 }
 
 // What a name takes in memory.
@@ -268,7 +313,7 @@ mod tests {
         let working_set: Vec<String> = (0..5000)
             .map(|n| format!("servers.web{n}.cpu.user"))
             .collect();
-        for _ in 0..6 {
+        for _ in 0..16 {
             working_set.iter().for_each(|name| {
                 see(&mut cache, name, 1);
             });
@@ -289,30 +334,49 @@ mod tests {
     }
 
     #[test]
-    fn names_take_no_more_than_they_may() {
-        let mut cache = NameCache::new(1 << 20);
+    fn a_cache_takes_no_more_than_it_may() {
+        let bytes_max = 1 << 20;
+        let mut cache = NameCache::new(bytes_max);
         for pass in 0..4 {
             for n in 0..20_000 {
                 see(&mut cache, &format!("{n}.{}", "x".repeat(n % 900)), pass);
-                assert!(cache.name_bytes <= cache.name_bytes_max);
+                assert!(cache.bytes() <= bytes_max);
             }
         }
+        let of = |cache: &NameCache| {
+            cache
+                .sets
+                .iter()
+                .flat_map(|set| set.epochs)
+                .filter(|epoch| *epoch != 0)
+                .count()
+        };
+        assert_eq!(cache.names, of(&cache));
         let held: usize = cache
             .sets
             .iter()
             .flat_map(|set| &set.names)
-            .map(|name| cost(name))
+            .map(|name| name.len())
             .sum();
-        let free = cache
-            .sets
-            .iter()
-            .flat_map(|set| set.epochs)
-            .filter(|epoch| *epoch == 0)
-            .count();
-        assert_eq!(cache.name_bytes, held - free * ALLOCATION_BYTES);
-        assert!(
-            cache.name_bytes > cache.name_bytes_max / 2,
-            "the room is used"
-        );
+        assert_eq!(cache.name_bytes, held + cache.names * ALLOCATION_BYTES);
+        assert!(cache.bytes() > bytes_max / 2, "the room is used");
+    }
+
+    #[test]
+    fn a_cache_that_grows_forgets_nothing() {
+        let mut cache = NameCache::new(16 << 20);
+        let names: Vec<String> = (0..50_000).map(|n| format!("servers.web{n}.cpu")).collect();
+        let seen = |cache: &mut NameCache| {
+            let decisions = names.iter().zip(0..);
+            decisions
+                .filter(|(name, n)| see(cache, name, *n) == Some(*n))
+                .count()
+        };
+        for _ in 0..16 {
+            seen(&mut cache);
+        }
+        let hits = seen(&mut cache);
+        assert!(hits > 48_000, "{hits}");
+        assert!(cache.slots() >= 65_536);
     }
 }
