@@ -103,7 +103,10 @@ impl Relay {
         match self {
             Self::HaProxy => command.arg("-db").arg("-f").arg(path),
             Self::CarbonC => command
-                .args(["-w", "2", "-q", "1000000", "-L", "0", "-b", "10000", "-f"])
+                // -s: no lines of its own about itself.
+                .args([
+                    "-s", "-w", "2", "-q", "1000000", "-L", "0", "-b", "10000", "-f",
+                ])
                 .arg(path),
             Self::Carbonway => command
                 .arg("run")
