@@ -96,7 +96,11 @@ async fn run(args: &Args) -> anyhow::Result<()> {
     if !follower.look().await? {
         bail!("{} cannot be run: see above", args.directory.display());
     }
-    greet(args, &follower.said);
+    greet(
+        args,
+        follower.relay.first_port().unwrap_or(2003),
+        &follower.said,
+    );
     let mut admin = std::pin::pin!(serve_admin(admin, follower.relay.view(), follower.router()));
     let mut changes = Changes {
         changes,
@@ -270,19 +274,28 @@ fn to_json(said: &BTreeMap<Key, Vec<Condition>>) -> Value {
 }
 
 // What a person wants to type next. Logs go to the same place, for programs too; those ask for JSON.
-fn greet(args: &Args, said: &BTreeMap<Key, Vec<Condition>>) {
+fn greet(args: &Args, port: u16, said: &BTreeMap<Key, Vec<Condition>>) {
     if args.log.is_json() {
         return;
     }
     let directory = args.directory.display();
     let admin = args.admin_address;
+    let host = match args.listen_address.is_unspecified() {
+        true => "localhost".to_owned(),
+        false => args.listen_address.to_string(),
+    };
     eprintln!(
         "
 Carbonway runs {directory}: {} resources. Try, in another terminal:
 
-  echo \"servers.web1.cpu 1 $(date +%s)\" | nc -q0 localhost 2003     send a line
-  curl {admin}/metrics                                   see what became of it
-  $EDITOR {directory}                                    change a rule: it takes effect at once
+  echo \"servers.web1.cpu 1 $(date +%s)\" | nc -q0 {host} {port}
+    sends a line
+
+  curl {admin}/metrics
+    shows what became of it
+
+  $EDITOR {directory}
+    changes a rule: it takes effect at once
 
 Ctrl-C stops it, losing nothing.
 ",

@@ -216,6 +216,16 @@ impl Relay {
         self.plan.load().version
     }
 
+    /// The port of the first listener.
+    pub fn first_port(&self) -> Option<u16> {
+        self.plan
+            .load()
+            .table
+            .listeners()
+            .first()
+            .map(|listener| listener.port)
+    }
+
     /// What the admin port may see.
     pub fn view(&self) -> View {
         self.view.clone()
