@@ -119,7 +119,7 @@ impl Sender {
                 Ok(mut connection) => {
                     info!(destination = %name, endpoint = %Described(&settings.endpoint), "connected");
                     self.queue.set_connected(true);
-                    let ended = self.write(&mut connection).await;
+                    let ended = self.write(&mut connection, &settings.endpoint).await;
                     if let Ended::EndpointChanged = ended {
                         connection.end_line(&mut self.in_hand, &self.queue).await;
                     }
@@ -139,7 +139,7 @@ impl Sender {
                     if began.elapsed() >= GOOD_CONNECTION {
                         self.back_off = BACK_OFF_MIN;
                     }
-                    if let Some(Ended::Finished) = self.wait_to_retry().await {
+                    if let Some(Ended::Finished) = self.wait_to_retry(&settings.endpoint).await {
                         return;
                     }
                 }
@@ -169,8 +169,8 @@ impl Sender {
         }
     }
 
-    async fn write(&mut self, connection: &mut Connection) -> Ended {
-        let endpoint = self.settings.borrow().endpoint.clone();
+    // `endpoint` is the one that the connection is to; the settings may have another by now.
+    async fn write(&mut self, connection: &mut Connection, endpoint: &Endpoint) -> Ended {
         let Self {
             queue,
             settings,
@@ -189,7 +189,7 @@ impl Sender {
                     biased;
                     more = queue.take(&mut in_hand.chunks, TAKE_BYTES) => more,
                     error = connection.broken() => return Ended::Broken(error),
-                    () = endpoint_changed(settings, &endpoint) => return Ended::EndpointChanged,
+                    () = endpoint_changed(settings, endpoint) => return Ended::EndpointChanged,
                     () = &mut live_again, if !queue.is_live() => continue,
                 };
                 if !more {
@@ -202,7 +202,7 @@ impl Sender {
             let written = tokio::select! {
                 biased;
                 written = connection.write(in_hand, queue) => written,
-                () = endpoint_changed(settings, &endpoint) => return Ended::EndpointChanged,
+                () = endpoint_changed(settings, endpoint) => return Ended::EndpointChanged,
             };
             if let Err(error) = written {
                 return Ended::Broken(error);
@@ -210,13 +210,12 @@ impl Sender {
         }
     }
 
-    async fn wait_to_retry(&mut self) -> Option<Ended> {
+    async fn wait_to_retry(&mut self, endpoint: &Endpoint) -> Option<Ended> {
         let wait = self.back_off.mul_f64(fastrand::f64());
         self.back_off = (self.back_off * 2).min(BACK_OFF_MAX);
-        let settings = self.settings.borrow().endpoint.clone();
         tokio::select! {
             () = tokio::time::sleep(wait) => None,
-            () = endpoint_changed(&mut self.settings, &settings) => None,
+            () = endpoint_changed(&mut self.settings, endpoint) => None,
             () = self.queue.finished() => Some(Ended::Finished),
         }
     }
