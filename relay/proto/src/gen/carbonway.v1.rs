@@ -34,6 +34,38 @@ pub struct Snapshot {
     /// Sorted by namespace, then name. Only those that a route refers to.
     #[prost(message, repeated, tag = "7")]
     pub destinations: ::prost::alloc::vec::Vec<Destination>,
+    /// What a line must be to be let in. Absent: as if every field had its first value that is not UNSPECIFIED.
+    #[prost(message, optional, tag = "8")]
+    pub validation: ::core::option::Option<Validation>,
+    /// In the order of evaluation: priority from high to low, then namespace, then name.
+    #[prost(message, repeated, tag = "9")]
+    pub rewriters: ::prost::alloc::vec::Vec<Rewriter>,
+    /// In the order of evaluation: priority from high to low, then namespace, then name.
+    #[prost(message, repeated, tag = "10")]
+    pub aggregators: ::prost::alloc::vec::Vec<Aggregator>,
+}
+/// What a line must be to be let in.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Validation {
+    /// Of names that are not metrics2.0.
+    #[prost(enumeration = "ValidationLevel", tag = "1")]
+    pub level: i32,
+    /// Of metrics2.0 names; strict is not known there.
+    #[prost(enumeration = "ValidationLevel", tag = "2")]
+    pub metrics20_level: i32,
+    #[prost(enumeration = "NotFinite", tag = "3")]
+    pub not_finite: i32,
+    /// Drops a point that is not newer than the one before it in its series.
+    #[prost(bool, tag = "4")]
+    pub reject_out_of_order: bool,
+    /// How far in the past or the future a timestamp may lie, in milliseconds. Zero: however far.
+    #[prost(uint64, tag = "5")]
+    pub past_max_ms: u64,
+    #[prost(uint64, tag = "6")]
+    pub future_max_ms: u64,
+    /// Whether a tagged name is brought into the form in which Graphite stores it before any rule sees it.
+    #[prost(bool, tag = "7")]
+    pub normalise_tags: bool,
 }
 /// One socket that takes lines in.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -101,6 +133,76 @@ pub struct Blocklist {
     /// A line is dropped when any entry matches its name. In the order of the resource.
     #[prost(message, repeated, tag = "2")]
     pub entries: ::prost::alloc::vec::Vec<Match>,
+}
+/// Changes names.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Rewriter {
+    #[prost(message, optional, tag = "1")]
+    pub source: ::core::option::Option<ObjectRef>,
+    /// Each sees what the one before made. In the order of the resource.
+    #[prost(message, repeated, tag = "2")]
+    pub rules: ::prost::alloc::vec::Vec<RewriteRule>,
+}
+/// Replaces parts of a name.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RewriteRule {
+    /// Unique in the rewriter.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// What stands there then. With a regex `$1`, `${1}`, `$name` and `${name}` stand for its groups and `$$` for a dollar sign.
+    #[prost(string, tag = "4")]
+    pub with: ::prost::alloc::string::String,
+    /// How many occurrences are replaced, from the left. Zero: all. With a literal only.
+    #[prost(uint32, tag = "5")]
+    pub max: u32,
+    /// Names that are left alone. All empty or absent: none.
+    #[prost(message, optional, tag = "6")]
+    pub unless: ::core::option::Option<Match>,
+    /// What is replaced; not empty.
+    #[prost(oneof = "rewrite_rule::Find", tags = "2, 3")]
+    pub find: ::core::option::Option<rewrite_rule::Find>,
+}
+/// Nested message and enum types in `RewriteRule`.
+pub mod rewrite_rule {
+    /// What is replaced; not empty.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Find {
+        #[prost(string, tag = "2")]
+        Literal(::prost::alloc::string::String),
+        /// RE2 syntax.
+        #[prost(string, tag = "3")]
+        Regex(::prost::alloc::string::String),
+    }
+}
+/// Makes one series of many.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Aggregator {
+    #[prost(message, optional, tag = "1")]
+    pub source: ::core::option::Option<ObjectRef>,
+    /// The resource's UID, or namespace/name where there is no API server. Buckets are kept by it over reloads and restarts.
+    #[prost(string, tag = "2")]
+    pub id: ::prost::alloc::string::String,
+    /// With a regex: its groups name the output.
+    #[prost(message, optional, tag = "3")]
+    pub r#match: ::core::option::Option<Match>,
+    /// As the resource spells them: "Sum", "P99". At least one.
+    #[prost(string, repeated, tag = "4")]
+    pub functions: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// As `with` of a rewrite rule, and `${function}` for the function's name.
+    #[prost(string, tag = "5")]
+    pub output: ::prost::alloc::string::String,
+    /// How long a bucket is: whole seconds.
+    #[prost(uint64, tag = "6")]
+    pub interval_ms: u64,
+    /// From the start of a bucket until its value is sent: whole seconds, at least the interval.
+    #[prost(uint64, tag = "7")]
+    pub wait_ms: u64,
+    /// Whether a line that was taken goes no further: to no later aggregator and to no route.
+    #[prost(bool, tag = "8")]
+    pub drop_raw: bool,
+    /// What a percentile means, as the resource spells it: "R6". Empty: R6.
+    #[prost(string, tag = "9")]
+    pub percentile_definition: ::prost::alloc::string::String,
 }
 /// Where lines go.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -287,6 +389,73 @@ pub struct Offer {
     /// An encoded Snapshot. Kept encoded, so that the digest is over the bytes that were sent.
     #[prost(bytes = "bytes", tag = "3")]
     pub snapshot: ::prost::bytes::Bytes,
+}
+/// How strictly names are judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ValidationLevel {
+    Unspecified = 0,
+    /// ASCII without NUL, well-formed tags; metrics2.0 names have unit, mtype and another tag.
+    Medium = 1,
+    /// Medium, and nothing but letters, digits, `_`, `-` and single dots before the tags.
+    Strict = 2,
+    /// Any name.
+    None = 3,
+}
+impl ValidationLevel {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "VALIDATION_LEVEL_UNSPECIFIED",
+            Self::Medium => "VALIDATION_LEVEL_MEDIUM",
+            Self::Strict => "VALIDATION_LEVEL_STRICT",
+            Self::None => "VALIDATION_LEVEL_NONE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "VALIDATION_LEVEL_UNSPECIFIED" => Some(Self::Unspecified),
+            "VALIDATION_LEVEL_MEDIUM" => Some(Self::Medium),
+            "VALIDATION_LEVEL_STRICT" => Some(Self::Strict),
+            "VALIDATION_LEVEL_NONE" => Some(Self::None),
+            _ => None,
+        }
+    }
+}
+/// What becomes of a line whose value is NaN or infinite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum NotFinite {
+    Unspecified = 0,
+    Drop = 1,
+    /// It is forwarded; aggregators leave it out.
+    Forward = 2,
+}
+impl NotFinite {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "NOT_FINITE_UNSPECIFIED",
+            Self::Drop => "NOT_FINITE_DROP",
+            Self::Forward => "NOT_FINITE_FORWARD",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "NOT_FINITE_UNSPECIFIED" => Some(Self::Unspecified),
+            "NOT_FINITE_DROP" => Some(Self::Drop),
+            "NOT_FINITE_FORWARD" => Some(Self::Forward),
+            _ => None,
+        }
+    }
 }
 /// Which of a route's targets get a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
