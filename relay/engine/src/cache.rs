@@ -139,15 +139,19 @@ impl NameCache {
         (set.epochs[way] == epoch).then_some(set.decisions[way])
     }
 
-    /// Keeps what was decided about `name`, if it is there already or was missed before.
+    /// Whether a name that [`NameCache::get`] did not find is to be kept: it is there already, with a decision that is void,
+    /// or it was missed before. To be asked once for each miss.
+    pub(crate) fn admits(&mut self, hash: NameHash, name: &[u8]) -> bool {
+        let is_there = self.sets[self.set_index(hash)].find(hash, name).is_some();
+        is_there || self.was_missed(hash) && name.len() <= NAME_BYTES_MAX
+    }
+
+    /// Keeps what was decided about `name`, which is admitted.
     pub(crate) fn put(&mut self, hash: NameHash, name: &[u8], decision: Decision) {
         let index = self.set_index(hash);
         if let Some(way) = self.sets[index].find(hash, name) {
             self.sets[index].decisions[way] = decision;
             self.sets[index].epochs[way] = self.epoch;
-            return;
-        }
-        if !self.was_missed(hash) || name.len() > NAME_BYTES_MAX {
             return;
         }
         self.make_room(cost(name));
@@ -280,7 +284,9 @@ mod tests {
         let hash = cache.hash(name.as_bytes());
         let found = cache.get(hash, name.as_bytes());
         if found.is_none() {
-            cache.put(hash, name.as_bytes(), decision);
+            if cache.admits(hash, name.as_bytes()) {
+                cache.put(hash, name.as_bytes(), decision);
+            }
         }
         found
     }

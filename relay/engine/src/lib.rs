@@ -7,7 +7,8 @@
 //! block of lines ─▶ Engine::process ─▶ Outbox (bytes per destination) + Tally (what became of each line)
 //! ```
 //!
-//! A line goes through the stages in one order, the one that [`Engine`] shows: parse, validate, blocklist, route.
+//! A line goes through the stages in one order, the one that [`Engine`] shows: parse, validate, blocklist, rewrite, aggregate, route.
+//! What aggregators give comes back later, at routing ([`Engine::route_aggregates`])
 //! Rules see the series name alone, tags included, never the value or the timestamp.
 //!
 //! Invariants: a [`Table`] never changes; only `pattern` compiles patterns; only `table` reads snapshot fields; every line
@@ -16,25 +17,31 @@
 #![warn(missing_docs)]
 
 pub mod aggregate;
+mod aggregator;
 mod cache;
 mod gate;
 mod glob;
+mod judge;
 mod line;
 mod name;
+mod order;
 mod outbox;
 mod outcome;
 mod pattern;
 mod pattern_set;
 mod process;
+mod rewrite;
 pub mod ring;
 mod route;
 mod simd;
 mod table;
 mod tags;
+mod template;
 
+pub use order::NewestPoints;
 pub use outbox::{DestinationIndex, Outbox};
 pub use outcome::{Reason, Tally};
-pub use process::{Engine, Moment, UnixSeconds};
+pub use process::{Engine, Limits, Moment, PointCounts, PointFate, Routed, UnixSeconds};
 pub use table::{
     Address, Destination, Endpoint, Listener, LoadError, LoadErrorKind, Plaintext, Queue, Table,
     WhenFull,

@@ -4,8 +4,8 @@
 //! from the back, for only value and timestamp must be looked at; whatever it does not take goes to [`Line::any`], which
 //! splits at any whitespace and says what is wrong. A canonical line is forwarded as the bytes that came.
 
-use crate::Reason;
 use crate::simd::{self, Classes, TAIL_BYTES};
+use crate::{Reason, UnixSeconds};
 
 /// A line in its three fields. None holds whitespace, except that a canonical line's name is yet to be checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,8 +81,8 @@ impl<'a> Line<'a> {
         })
     }
 
-    /// Splits a line in any form.
-    pub(crate) fn any(raw: &'a [u8]) -> Result<Self, Reason> {
+    /// Splits a line in any form. Values that are not finite are let through if `any_value` says so.
+    pub(crate) fn any(raw: &'a [u8], any_value: bool) -> Result<Self, Reason> {
         let mut fields = raw
             .split(|byte| is_whitespace(*byte))
             .filter(|field| !field.is_empty());
@@ -92,7 +92,7 @@ impl<'a> Line<'a> {
             return Err(Reason::FieldCount);
         };
         let name = name.strip_prefix(b".").unwrap_or(name);
-        check_value(value)?;
+        check_value(value, any_value)?;
         let timestamp = match timestamp {
             b"-1" | b"N" => Timestamp::Now,
             _ if is_timestamp(timestamp) => Timestamp::At(timestamp),
@@ -103,6 +103,50 @@ impl<'a> Line<'a> {
             value,
             timestamp,
         })
+    }
+}
+
+/// Value and timestamp of a line, as numbers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Point {
+    /// Seconds since 1970, without their fraction.
+    pub(crate) timestamp: u32,
+    pub(crate) value: f64,
+}
+
+impl Point {
+    /// Reads what follows the name in a canonical line: ` value timestamp`.
+    pub(crate) fn of(rest: &[u8]) -> Self {
+        let (value, timestamp) = cut_last_field(rest).unwrap_or_default();
+        Self::read(value.trim_ascii_start(), timestamp)
+    }
+
+    // Both were checked before.
+    fn read(value: &[u8], timestamp: &[u8]) -> Self {
+        let value = str::from_utf8(value).ok();
+        let digits = timestamp.iter().take_while(|byte| byte.is_ascii_digit());
+        let seconds = digits.fold(0_u32, |seconds, digit| {
+            seconds
+                .wrapping_mul(10)
+                .wrapping_add(u32::from(digit - b'0'))
+        });
+        Self {
+            timestamp: seconds,
+            value: value.and_then(|text| text.parse().ok()).unwrap_or(f64::NAN),
+        }
+    }
+}
+
+impl Line<'_> {
+    /// Its value and timestamp.
+    pub(crate) fn point(&self, now: UnixSeconds) -> Point {
+        match self.timestamp {
+            Timestamp::At(seconds) => Point::read(self.value, seconds),
+            Timestamp::Now => Point {
+                timestamp: u32::try_from(now.0).unwrap_or(u32::MAX),
+                ..Point::read(self.value, b"")
+            },
+        }
     }
 }
 
@@ -158,7 +202,7 @@ fn is_plain_number(text: &[u8]) -> bool {
 }
 
 // Whether a field is a decimal float that is finite. Rust's own grammar for floats is the wanted one: no hexadecimal, no `_`.
-fn check_value(text: &[u8]) -> Result<(), Reason> {
+fn check_value(text: &[u8], any_value: bool) -> Result<(), Reason> {
     if is_plain_number(text) {
         return Ok(());
     }
@@ -169,6 +213,7 @@ fn check_value(text: &[u8]) -> Result<(), Reason> {
     let spelt_out = text.iter().any(|byte| matches!(byte, b'n' | b'N'));
     match number.is_finite() {
         true => Ok(()),
+        false if spelt_out && any_value => Ok(()),
         false if spelt_out => Err(Reason::ValueNotFinite),
         false => Err(Reason::ValueInvalid),
     }
@@ -189,18 +234,22 @@ mod tests {
 
     #[test]
     fn any_whitespace_separates_fields() {
-        assert_eq!(Line::any(b"foo   1\t2\r"), Ok(at("foo", "1", "2")));
-        assert_eq!(Line::any(b" \x0bfoo 1 2 "), Ok(at("foo", "1", "2")));
-        assert_eq!(Line::any(b".foo 1 2"), Ok(at("foo", "1", "2")));
-        assert_eq!(Line::any(b"..foo 1 2"), Ok(at(".foo", "1", "2")));
+        assert_eq!(Line::any(b"foo   1\t2\r", false), Ok(at("foo", "1", "2")));
+        assert_eq!(Line::any(b" \x0bfoo 1 2 ", false), Ok(at("foo", "1", "2")));
+        assert_eq!(Line::any(b".foo 1 2", false), Ok(at("foo", "1", "2")));
+        assert_eq!(Line::any(b"..foo 1 2", false), Ok(at(".foo", "1", "2")));
     }
 
     #[test]
     fn other_than_three_fields_are_refused() {
-        assert_eq!(Line::any(b""), Err(Reason::Blank));
-        assert_eq!(Line::any(b" \r"), Err(Reason::Blank));
+        assert_eq!(Line::any(b"", false), Err(Reason::Blank));
+        assert_eq!(Line::any(b" \r", false), Err(Reason::Blank));
         for raw in ["foo", "foo 1", "foo 1 2 3"] {
-            assert_eq!(Line::any(raw.as_bytes()), Err(Reason::FieldCount), "{raw}");
+            assert_eq!(
+                Line::any(raw.as_bytes(), false),
+                Err(Reason::FieldCount),
+                "{raw}"
+            );
         }
     }
 
@@ -210,7 +259,7 @@ mod tests {
             "1", "-1", "+1", "1.5", ".5", "5.", "1e5", "1E+5", "+1E-5", "1e100", "1e-400",
         ] {
             assert_eq!(
-                Line::any(format!("a {value} 1").as_bytes()),
+                Line::any(format!("a {value} 1").as_bytes(), false),
                 Ok(at("a", value, "1")),
                 "{value}"
             );
@@ -224,18 +273,18 @@ mod tests {
                 Reason::ValueInvalid
             };
             assert_eq!(
-                Line::any(format!("a {value} 1").as_bytes()),
+                Line::any(format!("a {value} 1").as_bytes(), false),
                 Err(expected),
                 "{value}"
             );
         }
         for value in ["NaN", "nan", "inf", "-Infinity", "+INF"] {
-            let refused = Line::any(format!("a {value} 1").as_bytes()).map(|_| ());
+            let refused = Line::any(format!("a {value} 1").as_bytes(), false).map(|_| ());
             assert_eq!(refused, Err(Reason::ValueNotFinite), "{value}");
         }
         let digits = "9".repeat(400);
         assert_eq!(
-            Line::any(format!("a {digits} 1").as_bytes()),
+            Line::any(format!("a {digits} 1").as_bytes(), false),
             Err(Reason::ValueInvalid)
         );
     }
@@ -258,13 +307,14 @@ mod tests {
                     .copied()
                     .collect::<Vec<_>>()
                     .leak(),
+                false,
             );
             assert_eq!(line, Ok(at("a", "1", timestamp)), "{timestamp}");
         }
         for timestamp in ["-1", "N"] {
             let raw = format!("a 1 {timestamp}");
             assert_eq!(
-                Line::any(raw.as_bytes()).map(|line| line.timestamp),
+                Line::any(raw.as_bytes(), false).map(|line| line.timestamp),
                 Ok(Timestamp::Now)
             );
         }
@@ -278,7 +328,7 @@ mod tests {
             ".5",
             "1.2.3",
         ] {
-            let refused = Line::any(format!("a 1 {timestamp}").as_bytes()).map(|_| ());
+            let refused = Line::any(format!("a 1 {timestamp}").as_bytes(), false).map(|_| ());
             assert_eq!(refused, Err(Reason::TimestampInvalid), "{timestamp}");
         }
     }
@@ -311,7 +361,7 @@ mod tests {
             "cpu;host=a +.5 4294967295",
         ] {
             let line = Line::canonical(raw.as_bytes());
-            assert_eq!(line, Line::any(raw.as_bytes()).ok());
+            assert_eq!(line, Line::any(raw.as_bytes(), false).ok());
             assert!(line.is_some(), "{raw}");
         }
         for raw in [

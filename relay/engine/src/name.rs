@@ -1,5 +1,5 @@
-//! What a series name must be, at validation level Medium; carbon-relay-ng's rules, except that `;` ends the part in which
-//! metrics2.0 is looked for, so that `cpu;host=a` is an ordinary tagged name.
+//! What a series name must be: carbon-relay-ng's rules, except that `;` ends the part in which metrics2.0 is looked for, so
+//! that `cpu;host=a` is an ordinary tagged name, and that no name is empty.
 
 use memchr::memmem;
 
@@ -15,48 +15,100 @@ pub(crate) enum Name {
     Untidy,
 }
 
-/// Judges the name of a line in the canonical form.
-pub(crate) fn check(name: &[u8]) -> Result<Name, Reason> {
-    let seen = classes(name);
-    if seen & WHITESPACE != 0 || name.first() == Some(&b'.') || name.is_empty() {
-        return Ok(Name::Untidy);
-    }
-    check_classed(name, seen).map(|()| Name::Clean)
+/// How strictly names are judged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct NameRules {
+    pub(crate) level: Level,
+    /// Whether a metrics2.0 name must have unit, mtype and another tag.
+    pub(crate) any_metrics20: bool,
 }
 
-/// Judges the name of a line that was taken apart: it has no whitespace, and one leading dot was stripped.
-pub(crate) fn check_tidied(name: &[u8]) -> Result<(), Reason> {
-    if name.is_empty() {
-        return Err(Reason::NameEmpty);
-    }
-    check_classed(name, classes(name))
+/// How strictly names are judged, but for what metrics2.0 asks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Level {
+    /// Any name.
+    None,
+    /// ASCII without NUL, and well-formed tags.
+    #[default]
+    Medium,
+    /// Medium; and before the tags nothing but letters, digits, `_`, `-` and single dots, unless it is a metrics2.0 name.
+    Strict,
 }
 
-fn check_classed(name: &[u8], seen: u8) -> Result<(), Reason> {
-    if seen & NON_ASCII != 0 {
-        return Err(Reason::NameNonAscii);
+impl NameRules {
+    /// Judges the name of a line in the canonical form.
+    pub(crate) fn check(self, name: &[u8]) -> Result<Name, Reason> {
+        let seen = classes(name);
+        if seen & WHITESPACE != 0 || name.first() == Some(&b'.') || name.is_empty() {
+            return Ok(Name::Untidy);
+        }
+        self.check_classed(name, seen).map(|()| Name::Clean)
     }
-    if seen & NUL != 0 {
-        return Err(Reason::NameNul);
+
+    /// Judges the name of a line that was taken apart: it has no whitespace, and one leading dot was stripped.
+    pub(crate) fn check_tidied(self, name: &[u8]) -> Result<(), Reason> {
+        if name.is_empty() {
+            return Err(Reason::NameEmpty);
+        }
+        self.check_classed(name, classes(name))
     }
-    let semicolon = if seen & SEMICOLON == 0 {
-        None
-    } else {
-        memchr::memchr(b';', name)
-    };
-    let (path, tags) = match semicolon {
-        Some(semicolon) => (&name[..semicolon], Some(&name[semicolon + 1..])),
-        None => (name, None),
-    };
-    if path.is_empty() {
-        return Err(Reason::TagsInvalid);
+
+    /// Judges a name that a rule made: besides, it must be one that a receiver takes as it is.
+    pub(crate) fn check_made(self, name: &[u8]) -> Result<(), Reason> {
+        if classes(name) & WHITESPACE != 0 {
+            return Err(Reason::FieldCount);
+        }
+        match name {
+            [] | [b'.', ..] => Err(Reason::NameEmpty),
+            _ => self.check_tidied(name),
+        }
     }
-    if let Some(form) = metrics20_form(path) {
-        check_metrics20(path, &form)?;
+
+    fn check_classed(self, name: &[u8], seen: u8) -> Result<(), Reason> {
+        if self.level != Level::None {
+            if seen & NON_ASCII != 0 {
+                return Err(Reason::NameNonAscii);
+            }
+            if seen & NUL != 0 {
+                return Err(Reason::NameNul);
+            }
+        }
+        let semicolon = if seen & SEMICOLON == 0 {
+            None
+        } else {
+            memchr::memchr(b';', name)
+        };
+        let (path, tags) = match semicolon {
+            Some(semicolon) => (&name[..semicolon], Some(&name[semicolon + 1..])),
+            None => (name, None),
+        };
+        if path.is_empty() && self.level != Level::None {
+            return Err(Reason::TagsInvalid);
+        }
+        match metrics20_form(path) {
+            Some(form) if !self.any_metrics20 => check_metrics20(path, &form)?,
+            None if self.level == Level::Strict => check_strict(path)?,
+            _ => {}
+        }
+        match tags {
+            Some(tags)
+                if self.level != Level::None && !tags.split(|byte| *byte == b';').all(is_tag) =>
+            {
+                Err(Reason::TagsInvalid)
+            }
+            _ => Ok(()),
+        }
     }
-    match tags {
-        Some(tags) if !tags.split(|byte| *byte == b';').all(is_tag) => Err(Reason::TagsInvalid),
-        _ => Ok(()),
+}
+
+fn check_strict(path: &[u8]) -> Result<(), Reason> {
+    let is_legal = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+    if !path.iter().all(is_legal) {
+        return Err(Reason::NameIllegalCharacter);
+    }
+    match memmem::find(path, b"..") {
+        Some(_) => Err(Reason::NameEmptyNode),
+        None => Ok(()),
     }
 }
 
@@ -154,6 +206,11 @@ fn check_metrics20(path: &[u8], form: &Metrics20) -> Result<(), Reason> {
 mod tests {
     use super::*;
 
+    const MEDIUM: NameRules = NameRules {
+        level: Level::Medium,
+        any_metrics20: false,
+    };
+
     // carbon-relay-ng's own vectors at level medium.
     #[test]
     fn plain_and_tagged_names() {
@@ -165,11 +222,11 @@ mod tests {
             "foo.bar=baz",
             "foo-bar",
         ] {
-            assert_eq!(check(name.as_bytes()), Ok(Name::Clean), "{name}");
+            assert_eq!(MEDIUM.check(name.as_bytes()), Ok(Name::Clean), "{name}");
         }
         for tags in ["k=v", "123456=89710", "k=v;k2=v2"] {
             assert_eq!(
-                check(format!("foo.bar;{tags}").as_bytes()),
+                MEDIUM.check(format!("foo.bar;{tags}").as_bytes()),
                 Ok(Name::Clean),
                 "{tags}"
             );
@@ -190,14 +247,18 @@ mod tests {
             "k=v;k2==v2",
         ] {
             let name = format!("foo.bar;{tags}");
-            assert_eq!(check(name.as_bytes()), Err(Reason::TagsInvalid), "{name}");
+            assert_eq!(
+                MEDIUM.check(name.as_bytes()),
+                Err(Reason::TagsInvalid),
+                "{name}"
+            );
         }
-        assert_eq!(check(b";k=v"), Err(Reason::TagsInvalid));
+        assert_eq!(MEDIUM.check(b";k=v"), Err(Reason::TagsInvalid));
         for name in [&b"foo..bar.b\xbdz"[..], b"foo.bar;k=\xbdz"] {
-            assert_eq!(check(name), Err(Reason::NameNonAscii));
+            assert_eq!(MEDIUM.check(name), Err(Reason::NameNonAscii));
         }
         for name in [&b"foo..bar.b\0z"[..], b"foo.bar;k=\0z"] {
-            assert_eq!(check(name), Err(Reason::NameNul));
+            assert_eq!(MEDIUM.check(name), Err(Reason::NameNul));
         }
     }
 
@@ -215,7 +276,7 @@ mod tests {
             "cpu.this_is_x",
             "foo.bar.mtype_is_count.baz",
         ] {
-            assert_eq!(check(name.as_bytes()), Ok(Name::Clean), "{name}");
+            assert_eq!(MEDIUM.check(name.as_bytes()), Ok(Name::Clean), "{name}");
         }
         for (name, reason) in [
             ("this_is_x.cpu", Reason::Metrics20NoUnit),
@@ -226,18 +287,77 @@ mod tests {
             ("unit=B.x=y.z=w", Reason::Metrics20NoMtype),
             ("x=y.aunit=no.mtype=c", Reason::Metrics20NoUnit),
         ] {
-            assert_eq!(check(name.as_bytes()), Err(reason), "{name}");
+            assert_eq!(MEDIUM.check(name.as_bytes()), Err(reason), "{name}");
         }
     }
 
     #[test]
     fn untidy_names_are_left_to_the_slow_way() {
         for name in ["", ".foo", "a b", "a\tb"] {
-            assert_eq!(check(name.as_bytes()), Ok(Name::Untidy), "{name}");
+            assert_eq!(MEDIUM.check(name.as_bytes()), Ok(Name::Untidy), "{name}");
         }
-        assert_eq!(check_tidied(b""), Err(Reason::NameEmpty));
-        assert_eq!(check_tidied(b".foo"), Ok(()));
-        assert_eq!(check_tidied(b"..\xbd"), Err(Reason::NameNonAscii));
-        assert_eq!(check_tidied(b".foo;k"), Err(Reason::TagsInvalid));
+        assert_eq!(MEDIUM.check_tidied(b""), Err(Reason::NameEmpty));
+        assert_eq!(MEDIUM.check_tidied(b".foo"), Ok(()));
+        assert_eq!(MEDIUM.check_tidied(b"..\xbd"), Err(Reason::NameNonAscii));
+        assert_eq!(MEDIUM.check_tidied(b".foo;k"), Err(Reason::TagsInvalid));
+    }
+
+    // carbon-relay-ng's own vectors, for strict, medium and none.
+    #[test]
+    fn levels() {
+        let levels = [Level::Strict, Level::Medium, Level::None];
+        for (name, expected) in [
+            (&b"foo.bar"[..], [true, true, true]),
+            (b"foo..bar", [false, true, true]),
+            (b"foo..bar.ba::z", [false, true, true]),
+            (b"foo..bar.b\xbdz", [false, false, true]),
+            (b"foo..bar.b\0z", [false, false, true]),
+            (b"foo.bar;", [false, false, true]),
+            (b"foo.bar;k", [false, false, true]),
+            (b"foo.bar;k=", [false, false, true]),
+            (b"foo.bar;k=v", [true, true, true]),
+            (b"foo.bar;k=v:w", [true, true, true]),
+            (b"foo.bar;k!=v", [false, false, true]),
+            (b"foo.bar;k=\xbdz", [false, false, true]),
+            (b"foo.bar;k=\0z", [false, false, true]),
+            (b";k=v", [false, false, true]),
+            (b"unit=B.mtype=gauge.x=y", [true, true, true]),
+            (b"foo=bar.x", [false, false, false]),
+        ] {
+            let passed = levels.map(|level| {
+                let rules = NameRules {
+                    level,
+                    any_metrics20: false,
+                };
+                rules.check(name) == Ok(Name::Clean)
+            });
+            assert_eq!(passed, expected, "{}", name.escape_ascii());
+        }
+        let any_metrics20 = NameRules {
+            level: Level::Strict,
+            any_metrics20: true,
+        };
+        assert_eq!(any_metrics20.check(b"foo=bar.x"), Ok(Name::Clean));
+        assert_eq!(
+            any_metrics20.check(b"a:b"),
+            Err(Reason::NameIllegalCharacter)
+        );
+        assert_eq!(any_metrics20.check(b"a..b"), Err(Reason::NameEmptyNode));
+    }
+
+    #[test]
+    fn made_names_are_judged_as_they_would_be_sent() {
+        for name in ["a.b", "a;b=c"] {
+            assert_eq!(MEDIUM.check_made(name.as_bytes()), Ok(()), "{name}");
+        }
+        for (name, reason) in [
+            ("", Reason::NameEmpty),
+            (".a", Reason::NameEmpty),
+            ("a b", Reason::FieldCount),
+            ("a\n1", Reason::FieldCount),
+            ("a;b", Reason::TagsInvalid),
+        ] {
+            assert_eq!(MEDIUM.check_made(name.as_bytes()), Err(reason), "{name:?}");
+        }
     }
 }

@@ -19,6 +19,10 @@ pub enum Reason {
     NameNonAscii,
     /// The name has a NUL byte in it.
     NameNul,
+    /// The name has a character other than letters, digits, `_`, `-` and dots before its tags (level Strict).
+    NameIllegalCharacter,
+    /// The name has two dots in a row (level Strict).
+    NameEmptyNode,
     /// What follows the name's first `;` is not `tag=value` pairs.
     TagsInvalid,
     /// A metrics2.0 name that has both `=` and `_is_`.
@@ -35,15 +39,31 @@ pub enum Reason {
     ValueNotFinite,
     /// The timestamp is not seconds since 1970 that fit in 32 bits, `-1` or `N`.
     TimestampInvalid,
+    /// The timestamp lies further in the past than the Relay's `maxPast`.
+    TimestampPast,
+    /// The timestamp lies further in the future than the Relay's `maxFuture`.
+    TimestampFuture,
+    /// The point is not newer than the one before it in its series.
+    OutOfOrder,
     /// A blocklist has the name.
     Blocklisted,
+    /// What rewriters made of the name is no name.
+    RewrittenInvalid,
+    /// An aggregator keeps it from routes, but what its output comes to is no name.
+    AggregateInvalid,
+    /// An aggregator keeps it from routes, but its bucket was due already.
+    AggregatePast,
+    /// An aggregator keeps it from routes, but its bucket lies too far in the future.
+    AggregateFuture,
+    /// An aggregator keeps it from routes, but there is no room for it.
+    AggregateFull,
     /// No route took it.
     Unrouted,
 }
 
 impl Reason {
     /// Every reason, in the order of a line's way.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 27] = [
         Self::LineTooLong,
         Self::Blank,
         Self::FieldCount,
@@ -51,6 +71,8 @@ impl Reason {
         Self::NameEmpty,
         Self::NameNonAscii,
         Self::NameNul,
+        Self::NameIllegalCharacter,
+        Self::NameEmptyNode,
         Self::TagsInvalid,
         Self::Metrics20Mixed,
         Self::Metrics20NoUnit,
@@ -59,7 +81,15 @@ impl Reason {
         Self::ValueInvalid,
         Self::ValueNotFinite,
         Self::TimestampInvalid,
+        Self::TimestampPast,
+        Self::TimestampFuture,
+        Self::OutOfOrder,
         Self::Blocklisted,
+        Self::RewrittenInvalid,
+        Self::AggregateInvalid,
+        Self::AggregatePast,
+        Self::AggregateFuture,
+        Self::AggregateFull,
         Self::Unrouted,
     ];
 
@@ -73,6 +103,8 @@ impl Reason {
             Self::NameEmpty => "name_empty",
             Self::NameNonAscii => "name_non_ascii",
             Self::NameNul => "name_nul",
+            Self::NameIllegalCharacter => "name_illegal_character",
+            Self::NameEmptyNode => "name_empty_node",
             Self::TagsInvalid => "tags_invalid",
             Self::Metrics20Mixed => "metrics20_mixed",
             Self::Metrics20NoUnit => "metrics20_no_unit",
@@ -81,7 +113,15 @@ impl Reason {
             Self::ValueInvalid => "value_invalid",
             Self::ValueNotFinite => "value_not_finite",
             Self::TimestampInvalid => "timestamp_invalid",
+            Self::TimestampPast => "timestamp_past",
+            Self::TimestampFuture => "timestamp_future",
+            Self::OutOfOrder => "out_of_order",
             Self::Blocklisted => "blocklisted",
+            Self::RewrittenInvalid => "rewritten_invalid",
+            Self::AggregateInvalid => "aggregate_invalid",
+            Self::AggregatePast => "aggregate_past",
+            Self::AggregateFuture => "aggregate_future",
+            Self::AggregateFull => "aggregate_full",
             Self::Unrouted => "unrouted",
         }
     }

@@ -131,7 +131,7 @@ fn tags(conditions: &[String]) -> Result<Box<[TagCondition]>, InvalidPattern> {
 }
 
 // Names are ASCII, and RE2's classes are too: without Unicode, `\d`, `\w` and `\b` mean what RE2 means by them.
-fn regex(pattern: &str) -> Result<Regex, String> {
+pub(crate) fn regex(pattern: &str) -> Result<Regex, String> {
     RegexBuilder::new(pattern)
         .unicode(false)
         .size_limit(REGEX_BYTES_MAX)

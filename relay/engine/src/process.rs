@@ -4,24 +4,28 @@
 //! are taken in groups: all are cut and hashed and their places in the cache asked for before any is looked up, so that
 //! memory is waited for once a group instead of once a line.
 
-use std::collections::HashMap;
-use std::io::Write as _;
+mod feeder;
+mod memory;
+mod runs;
 
-use crate::cache::{Decision, NameCache, NameHash};
-use crate::line::{Line, Timestamp};
-use crate::name::{self, Name};
+use std::io::Write as _;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::aggregate::{self, Flush, Observed, Partial};
+use crate::cache::{Decision, NameHash};
+use crate::line::{Line, Point, Timestamp};
+use crate::order::NewestPoints;
 use crate::route::Fanout;
 use crate::{DestinationIndex, Outbox, Reason, Table, Tally};
 
+use feeder::Feeder;
+pub use feeder::{PointCounts, PointFate};
+use memory::{Memory, UNTIDY, Ways};
+use runs::{Runs, Transfer};
+
 /// Lines in a group: enough to hide a trip to memory, few enough for the first-level cache to hold what is asked for.
 const GROUP_LINES: usize = 32;
-
-/// Sets of destinations that are told apart; with more, what was decided is forgotten and decided anew.
-const FANOUTS_MAX: usize = 1 << 16;
-
-/// Decisions below this are reasons to drop; then comes "untidy"; then sets of destinations.
-const UNTIDY: Decision = Reason::ALL.len() as Decision;
-const FORWARD: Decision = UNTIDY + 1;
 
 /// Seconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,36 +34,53 @@ pub struct UnixSeconds(pub u64);
 /// What a line's way depends on besides the table and the line.
 #[derive(Clone, Copy)]
 pub struct Moment<'a> {
-    /// What a line's timestamp becomes where it asks for that.
+    /// What a line's timestamp becomes where it asks for that, and what others are compared with.
     pub now: UnixSeconds,
+    /// Greater for what was received later, by any worker: what a block's points are ordered by.
+    pub stamp: u64,
     /// Whether a destination takes lines.
     pub is_live: &'a dyn Fn(DestinationIndex) -> bool,
 }
 
-/// Runs lines through a table. One per worker: it remembers names and holds scratch memory, and counts nothing.
-#[derive(Debug)]
-pub struct Engine {
-    // The table that decisions are from.
-    table: u64,
-    cache: NameCache,
-    fanouts: Vec<Fanout>,
-    // Lines that were forwarded to destinations that are chosen line by line.
-    turn: usize,
-    chosen: Vec<DestinationIndex>,
-    fanout_ids: HashMap<Fanout, Decision>,
-    judged: Fanout,
-    candidates: Vec<u32>,
-    tidied: Vec<u8>,
-    run: Run,
+/// What one engine may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// For remembering names, in bytes; as much again for names that rewriters made.
+    pub names_bytes: usize,
+    /// For aggregates.
+    pub aggregates: aggregate::Limits,
 }
 
-// Neighbouring lines that are forwarded as they came, to the same destinations: they are copied in one go.
-#[derive(Debug, Default)]
-struct Run {
-    start: usize,
-    end: usize,
-    lines: u64,
-    decision: Decision,
+/// What came of lines that aggregators gave.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Routed {
+    /// Lines that at least one destination was given.
+    pub forwarded: u64,
+    /// Lines that no route took.
+    pub unrouted: u64,
+}
+
+/// Runs lines through a table. One per worker: it remembers names, holds open buckets and scratch memory.
+#[derive(Debug)]
+pub struct Engine {
+    // The table that decisions and buckets are of.
+    table: u64,
+    memory: Memory,
+    feeder: Feeder,
+    newest: Arc<NewestPoints>,
+    runs: Runs,
+    // What follows the name in a line that is put together.
+    tail: Vec<u8>,
+    // The last line of the block that was dropped for each reason.
+    refused: [Option<Range<usize>>; Reason::ALL.len()],
+}
+
+// How a line passed that is not dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Passed {
+    Forwarded,
+    // Into an aggregate, and no further.
+    Absorbed,
 }
 
 // A line of the group at work.
@@ -73,20 +94,35 @@ struct Cut {
     hash: NameHash,
 }
 
+// What one block is run with.
+#[derive(Clone, Copy)]
+struct Input<'a> {
+    table: &'a Table,
+    block: &'a [u8],
+    line_bytes_max: usize,
+    moment: Moment<'a>,
+}
+
 impl Engine {
-    /// An engine that remembers names in `cache_bytes` bytes.
-    pub fn new(cache_bytes: usize) -> Self {
+    /// An engine by itself, that remembers names in `names_bytes` bytes.
+    pub fn new(names_bytes: usize) -> Self {
+        let limits = Limits {
+            names_bytes,
+            aggregates: aggregate::Limits::default(),
+        };
+        Self::with(limits, Arc::new(NewestPoints::new(0)))
+    }
+
+    /// One of several engines, which share `newest`.
+    pub fn with(limits: Limits, newest: Arc<NewestPoints>) -> Self {
         Self {
             table: 0,
-            cache: NameCache::new(cache_bytes),
-            fanouts: Vec::new(),
-            turn: 0,
-            chosen: Vec::new(),
-            fanout_ids: HashMap::new(),
-            judged: Fanout::default(),
-            candidates: Vec::new(),
-            tidied: Vec::new(),
-            run: Run::default(),
+            memory: Memory::new(limits.names_bytes),
+            feeder: Feeder::new(limits.aggregates),
+            newest,
+            runs: Runs::default(),
+            tail: Vec::new(),
+            refused: [const { None }; Reason::ALL.len()],
         }
     }
 
@@ -100,10 +136,14 @@ impl Engine {
         moment: Moment<'_>,
         out: &mut Outbox,
     ) -> Tally {
-        if self.table != table.id() {
-            self.table = table.id();
-            self.forget();
-        }
+        self.adopt(table);
+        self.memory.make_room();
+        let input = Input {
+            table,
+            block,
+            line_bytes_max,
+            moment,
+        };
         let mut tally = Tally::default();
         let mut group = [Cut::default(); GROUP_LINES];
         let mut newlines = memchr::memchr_iter(b'\n', block);
@@ -116,21 +156,69 @@ impl Engine {
                 lines += 1;
             }
             for cut in group[..lines].iter().filter(|cut| cut.name_end.is_some()) {
-                self.cache.prefetch_name(cut.hash);
+                self.memory.cache().prefetch_name(cut.hash);
             }
             for cut in &group[..lines] {
                 tally.received += 1;
-                match self.line(table, block, cut, line_bytes_max, moment, out) {
-                    Ok(()) => tally.forwarded += 1,
-                    Err(reason) => tally.count_drop(reason),
+                match self.line(input, cut, out) {
+                    Ok(Passed::Forwarded) => tally.forwarded += 1,
+                    Ok(Passed::Absorbed) => tally.absorbed += 1,
+                    Err(reason) => {
+                        tally.count_drop(reason);
+                        self.refused[reason as usize] = Some(cut.start..cut.end);
+                    }
                 }
             }
             if lines < GROUP_LINES {
                 break;
             }
         }
-        self.end_run(block, out);
+        self.runs
+            .finish(&mut input.transfer(self.memory.ways(), out));
         tally
+    }
+
+    /// The last line of the block that was last processed, for each reason that one was dropped for, without its newline.
+    /// They are given once.
+    pub fn take_refused(&mut self) -> impl Iterator<Item = (Reason, Range<usize>)> {
+        let refused = Reason::ALL.into_iter().zip(&mut self.refused);
+        refused.filter_map(|(reason, line)| Some((reason, line.take()?)))
+    }
+
+    /// Goes over to a table. What is processed does so by itself; this is for engines that have nothing to process.
+    pub fn adopt(&mut self, table: &Table) {
+        if self.table != table.id() {
+            self.table = table.id();
+            self.memory.forget();
+            self.feeder.adopt(table);
+        }
+    }
+
+    /// Routes lines that aggregators gave: no other rule sees them, so none can go round in circles. `block` is empty or ends
+    /// with a newline.
+    pub fn route_aggregates(
+        &mut self,
+        table: &Table,
+        block: &[u8],
+        moment: Moment<'_>,
+        out: &mut Outbox,
+    ) -> Routed {
+        let mut routed = Routed::default();
+        let (mut fanout, mut candidates) = (Fanout::default(), Vec::new());
+        for line in block.split_inclusive(|byte| *byte == b'\n') {
+            let end = memchr::memchr(b' ', line).unwrap_or(line.len());
+            fanout.clear();
+            if table
+                .routes
+                .route(&line[..end], &mut fanout, &mut candidates)
+            {
+                routed.forwarded += 1;
+                self.runs.choose(&fanout, line, moment, out);
+            } else {
+                routed.unrouted += 1;
+            }
+        }
+        routed
     }
 
     fn cut(&self, block: &[u8], start: usize, end: usize) -> Cut {
@@ -141,8 +229,9 @@ impl Engine {
                 ..Cut::default()
             };
         };
-        let hash = self.cache.hash(line.name);
-        self.cache.prefetch_set(hash);
+        let cache = self.memory.cache();
+        let hash = cache.hash(line.name);
+        cache.prefetch_set(hash);
         Cut {
             start,
             end,
@@ -152,193 +241,169 @@ impl Engine {
     }
 
     // The order of the stages.
-    fn line(
-        &mut self,
-        table: &Table,
-        block: &[u8],
-        cut: &Cut,
-        line_bytes_max: usize,
-        moment: Moment<'_>,
-        out: &mut Outbox,
-    ) -> Result<(), Reason> {
+    fn line(&mut self, input: Input<'_>, cut: &Cut, out: &mut Outbox) -> Result<Passed, Reason> {
         let Cut {
             start,
             end,
             name_end,
             hash,
         } = *cut;
-        if end - start > line_bytes_max {
+        let Input { table, block, .. } = input;
+        if end - start > input.line_bytes_max {
             return Err(Reason::LineTooLong);
         }
         if let Some(name_end) = name_end {
-            let decision = self.decide(table, hash, &block[start..name_end], block, out);
+            let name = &block[start..name_end];
+            let decision = self.memory.decide(table, hash, name);
             if decision != UNTIDY {
-                check(decision)?;
-                self.forward_verbatim(block, start, end + 1, decision, moment, out);
-                return Ok(());
+                if decision < UNTIDY || table.validation.judges_points() {
+                    let timestamp = || Point::of(&block[name_end..end]).timestamp;
+                    self.check(input, decision, name, timestamp)?;
+                }
+                return self.deliver_canonical(input, cut, name_end, decision, out);
             }
         }
-        let line = Line::any(&block[start..end])?;
-        let decision = self.decide_tidied(table, line.name, block, out)?;
-        self.end_run(block, out);
-        self.tidy(&line, moment.now);
-        let destinations = destinations(
-            &self.fanouts[(decision - FORWARD) as usize],
-            &mut self.turn,
-            &mut self.chosen,
-            moment,
-        );
-        out.append(destinations, &self.tidied, 1);
-        Ok(())
+        let line = Line::any(&block[start..end], table.validation.forwards_not_finite)?;
+        let decision = self.memory.decide_tidied(table, line.name);
+        let point = line.point(input.moment.now);
+        self.check(input, decision, line.name, || point.timestamp)?;
+        self.deliver_tidied(input, &line, point, decision, out)
     }
 
-    // What becomes of a canonical line with this name.
-    fn decide(
-        &mut self,
-        table: &Table,
-        hash: NameHash,
-        name: &[u8],
-        block: &[u8],
-        out: &mut Outbox,
-    ) -> Decision {
-        if let Some(decision) = self.cache.get(hash, name) {
-            return decision;
-        }
-        let decision = match name::check(name) {
-            Ok(Name::Clean) => self.judge(table, name, block, out),
-            Ok(Name::Untidy) => UNTIDY,
-            Err(reason) => reason as Decision,
-        };
-        self.cache.put(hash, name, decision);
-        decision
-    }
-
-    // What becomes of a line that was taken apart. A dot that its name still begins with was the second one; as the first
-    // one of a canonical line it would have to be stripped, so such a name's decisions are not kept.
-    fn decide_tidied(
-        &mut self,
-        table: &Table,
-        name: &[u8],
-        block: &[u8],
-        out: &mut Outbox,
-    ) -> Result<Decision, Reason> {
-        let decision = if name.first() == Some(&b'.') || name.is_empty() {
-            name::check_tidied(name)?;
-            self.judge(table, name, block, out)
-        } else {
-            self.decide(table, self.cache.hash(name), name, block, out)
-        };
-        check(decision)?;
-        Ok(decision)
-    }
-
-    fn judge(&mut self, table: &Table, name: &[u8], block: &[u8], out: &mut Outbox) -> Decision {
-        if let Err(reason) = table.judge(name, &mut self.judged, &mut self.candidates) {
-            return reason as Decision;
-        }
-        if let Some(decision) = self.fanout_ids.get(&self.judged) {
-            return *decision;
-        }
-        if self.fanouts.len() == FANOUTS_MAX {
-            self.end_run(block, out);
-            self.forget();
-        }
-        let decision = FORWARD + self.fanouts.len() as Decision;
-        self.fanouts.push(self.judged.clone());
-        self.fanout_ids.insert(self.judged.clone(), decision);
-        decision
-    }
-
-    fn forget(&mut self) {
-        self.cache.begin_epoch();
-        self.fanouts.clear();
-        self.fanout_ids.clear();
-    }
-
-    fn fanout(&self, decision: Decision) -> &Fanout {
-        &self.fanouts[(decision - FORWARD) as usize]
-    }
-
-    fn tidy(&mut self, line: &Line<'_>, now: UnixSeconds) {
-        self.tidied.clear();
-        self.tidied.extend_from_slice(line.name);
-        self.tidied.push(b' ');
-        self.tidied.extend_from_slice(line.value);
-        self.tidied.push(b' ');
-        match line.timestamp {
-            Timestamp::At(seconds) => self.tidied.extend_from_slice(seconds),
-            Timestamp::Now => {
-                write!(self.tidied, "{}", now.0).expect("a vector takes everything");
-            }
-        }
-        self.tidied.push(b'\n');
-    }
-
-    fn forward_verbatim(
-        &mut self,
-        block: &[u8],
-        start: usize,
-        end: usize,
+    // What the name says comes first, then the point, then the rules.
+    fn check(
+        &self,
+        input: Input<'_>,
         decision: Decision,
-        moment: Moment<'_>,
+        name: &[u8],
+        timestamp: impl FnOnce() -> u32,
+    ) -> Result<(), Reason> {
+        let refused = Reason::ALL.get(decision as usize).copied();
+        if let Some(reason) = refused.filter(|reason| *reason < Reason::ValueInvalid) {
+            return Err(reason);
+        }
+        let validation = &input.table.validation;
+        if validation.judges_points() {
+            let timestamp = timestamp();
+            validation.check_age(timestamp, input.moment.now)?;
+            let is_newest = || {
+                let series = input.table.normalised(name);
+                self.newest.take(&series, timestamp)
+            };
+            if validation.rejects_out_of_order && !is_newest() {
+                return Err(Reason::OutOfOrder);
+            }
+        }
+        refused.map_or(Ok(()), Err)
+    }
+
+    fn deliver_canonical(
+        &mut self,
+        input: Input<'_>,
+        cut: &Cut,
+        name_end: usize,
+        decision: Decision,
         out: &mut Outbox,
-    ) {
-        let fanout = &self.fanouts[(decision - FORWARD) as usize];
-        if fanout.fixed().is_none() {
-            self.end_run(block, out);
-            let fanout = &self.fanouts[(decision - FORWARD) as usize];
-            let destinations = destinations(fanout, &mut self.turn, &mut self.chosen, moment);
-            return out.append(destinations, &block[start..end], 1);
+    ) -> Result<Passed, Reason> {
+        let way = self.memory.going(decision).way;
+        let known = self.memory.way_mut(way);
+        if !known.way.feeds.is_empty() {
+            let Point { timestamp, value } = Point::of(&input.block[name_end..cut.end]);
+            let fed = self.feeder.feed(known, timestamp, value, input.moment);
+            if known.way.fanout.is_none() {
+                return fed.map(|()| Passed::Absorbed);
+            }
         }
-        if self.run.end != start || self.run.lines == 0 || self.run.decision != decision {
-            self.end_run(block, out);
-            self.run.start = start;
-            self.run.decision = decision;
+        let new_name = self.memory.going(decision).new_name;
+        let transfer = &mut input.transfer(self.memory.ways(), out);
+        match new_name {
+            None => self.runs.copy(way, cut.start, cut.end + 1, transfer),
+            Some(name) => {
+                let rest = &input.block[name_end..=cut.end];
+                self.runs.build(way, [name, rest], transfer);
+            }
         }
-        self.run.end = end;
-        self.run.lines += 1;
+        Ok(Passed::Forwarded)
     }
 
-    fn end_run(&mut self, block: &[u8], out: &mut Outbox) {
-        let Run {
-            start,
-            end,
-            lines,
-            decision,
-        } = std::mem::take(&mut self.run);
-        if lines > 0 {
-            // A run's destinations are the same for every line.
-            out.append(
-                self.fanout(decision).fixed().unwrap_or_default(),
-                &block[start..end],
-                lines,
-            );
+    fn deliver_tidied(
+        &mut self,
+        input: Input<'_>,
+        line: &Line<'_>,
+        point: Point,
+        decision: Decision,
+        out: &mut Outbox,
+    ) -> Result<Passed, Reason> {
+        let way = self.memory.going(decision).way;
+        let known = self.memory.way_mut(way);
+        if !known.way.feeds.is_empty() {
+            let Point { timestamp, value } = point;
+            let fed = self.feeder.feed(known, timestamp, value, input.moment);
+            if known.way.fanout.is_none() {
+                return fed.map(|()| Passed::Absorbed);
+            }
+        }
+        self.tail.clear();
+        self.tail.push(b' ');
+        self.tail.extend_from_slice(line.value);
+        self.tail.push(b' ');
+        match line.timestamp {
+            Timestamp::At(seconds) => self.tail.extend_from_slice(seconds),
+            Timestamp::Now => {
+                write!(self.tail, "{}", input.moment.now.0).expect("a vector takes everything");
+            }
+        }
+        self.tail.push(b'\n');
+        let name = self.memory.going(decision).new_name.unwrap_or(line.name);
+        let transfer = &mut input.transfer(self.memory.ways(), out);
+        self.runs.build(way, [name, &self.tail], transfer);
+        Ok(Passed::Forwarded)
+    }
+}
+
+impl<'a> Input<'a> {
+    fn transfer<'b>(&self, ways: &'b Ways, out: &'b mut Outbox) -> Transfer<'b>
+    where
+        'a: 'b,
+    {
+        Transfer {
+            ways,
+            block: self.block,
+            moment: self.moment,
+            out,
         }
     }
 }
 
-// The destinations of one line.
-fn destinations<'a>(
-    fanout: &'a Fanout,
-    turn: &mut usize,
-    chosen: &'a mut Vec<DestinationIndex>,
-    moment: Moment<'_>,
-) -> &'a [DestinationIndex] {
-    match fanout.fixed() {
-        Some(fixed) => fixed,
-        None => {
-            fanout.choose(*turn, moment.is_live, chosen);
-            *turn = turn.wrapping_add(1);
-            chosen
-        }
+/// What aggregates are held in, for the one who flushes them.
+impl Engine {
+    /// Moves shares of buckets that are due to the end of `taken`, as [`Buckets::take_due`] does, and first those whose
+    /// aggregators are gone.
+    pub fn take_due(&mut self, now: u32, most: usize, taken: &mut Vec<Partial>) -> Flush {
+        taken.append(&mut self.feeder.leftovers);
+        self.feeder.buckets.take_due(now, most, taken)
     }
-}
 
-// The reason, if a decision is to drop.
-fn check(decision: Decision) -> Result<(), Reason> {
-    match Reason::ALL.get(decision as usize) {
-        Some(reason) => Err(*reason),
-        None => Ok(()),
+    /// Takes all shares of buckets out, due or not.
+    pub fn take_all(&mut self) -> Vec<Partial> {
+        let mut taken = std::mem::take(&mut self.feeder.leftovers);
+        taken.extend(self.feeder.buckets.take_all());
+        taken
+    }
+
+    /// Takes in a bucket of the table that this engine last went over to, as [`Buckets::restore`] does.
+    pub fn restore(&mut self, bucket: Partial) -> Observed {
+        self.feeder.buckets.restore(bucket)
+    }
+
+    /// How many points each aggregator matched since this was last asked, by its id.
+    pub fn take_point_counts(&mut self) -> Vec<(Arc<str>, PointCounts)> {
+        self.feeder.take_counts()
+    }
+
+    /// How many buckets are open, and what they take in memory, in bytes, as reckoned.
+    pub fn open_buckets(&self) -> (usize, usize) {
+        (self.feeder.buckets.open(), self.feeder.buckets.bytes())
     }
 }
 

@@ -34,6 +34,7 @@ use std::num::NonZeroU32;
 pub use algorithm::{Algorithm, Unknown};
 pub use error::{Error, Limit};
 pub use key::HashKey;
+pub(crate) use key::normalised;
 pub use points::Point;
 
 use hash::KeyHash;

@@ -53,6 +53,15 @@ impl Fanout {
         }
     }
 
+    /// What it takes in memory beside itself, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        let candidates = |choice: &Choice| match choice {
+            Choice::RoundRobin(candidates) | Choice::Failover(candidates) => candidates.len(),
+        };
+        let destinations = self.fixed.len() + self.choices.iter().map(candidates).sum::<usize>();
+        destinations * size_of::<DestinationIndex>() + self.choices.len() * size_of::<Choice>()
+    }
+
     // A set of a handful: a scan is faster than hashing.
     fn add(&mut self, destination: DestinationIndex) {
         if !self.fixed.contains(&destination) {

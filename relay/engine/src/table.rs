@@ -10,9 +10,13 @@ use std::time::Duration;
 
 use relay_proto::{ObjectRef, Snapshot};
 
-use crate::Reason;
+use crate::aggregate;
+use crate::aggregator::Aggregators;
+use crate::name::NameRules;
 use crate::pattern_set::PatternSet;
-use crate::route::{Fanout, Routes};
+use crate::rewrite;
+use crate::route::Routes;
+use crate::{Reason, UnixSeconds};
 
 /// Everything that a fleet of relays runs on, checked and compiled. It never changes.
 #[derive(Debug, Default)]
@@ -22,8 +26,27 @@ pub struct Table {
     listeners: Vec<Listener>,
     drain_timeout: Duration,
     destinations: Vec<Destination>,
-    blocklist: PatternSet,
-    routes: Routes,
+    pub(crate) validation: Validation,
+    pub(crate) blocklist: PatternSet,
+    // In the order of evaluation.
+    pub(crate) rewriters: Vec<rewrite::Rule>,
+    pub(crate) aggregators: Aggregators,
+    pub(crate) routes: Routes,
+}
+
+/// What a line must be to be let in.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Validation {
+    pub(crate) names: NameRules,
+    /// Whether values may be NaN or infinite.
+    pub(crate) forwards_not_finite: bool,
+    /// Whether a point must be newer than the one before it in its series.
+    pub(crate) rejects_out_of_order: bool,
+    /// How many seconds in the past or the future a timestamp may lie.
+    pub(crate) past_max: Option<u64>,
+    pub(crate) future_max: Option<u64>,
+    /// Whether a tagged name is brought into the form in which Graphite stores it before any rule sees it.
+    pub(crate) normalises_tags: bool,
 }
 
 /// One socket that takes lines in.
@@ -130,6 +153,26 @@ pub enum LoadErrorKind {
     UnsupportedValue,
 }
 
+impl Validation {
+    /// Whether a line needs more than a look at its name.
+    pub(crate) fn judges_points(&self) -> bool {
+        self.rejects_out_of_order || self.past_max.is_some() || self.future_max.is_some()
+    }
+
+    /// Whether a timestamp is within the limits.
+    pub(crate) fn check_age(&self, timestamp: u32, now: UnixSeconds) -> Result<(), Reason> {
+        let timestamp = u64::from(timestamp);
+        let is_over = |limit: Option<u64>, seconds: u64| limit.is_some_and(|limit| seconds > limit);
+        if is_over(self.past_max, now.0.saturating_sub(timestamp)) {
+            return Err(Reason::TimestampPast);
+        }
+        match is_over(self.future_max, timestamp.saturating_sub(now.0)) {
+            true => Err(Reason::TimestampFuture),
+            false => Ok(()),
+        }
+    }
+}
+
 impl Table {
     /// Checks and compiles a snapshot.
     ///
@@ -158,22 +201,15 @@ impl Table {
         self.drain_timeout
     }
 
-    /// Decides over a name that is valid: where its lines go, or why nowhere. `scratch` is memory to be reused.
-    pub(crate) fn judge(
-        &self,
-        name: &[u8],
-        fanout: &mut Fanout,
-        scratch: &mut Vec<u32>,
-    ) -> Result<(), Reason> {
-        if self.blocklist.matching(name, scratch).next().is_some() {
-            return Err(Reason::Blocklisted);
-        }
-        fanout.clear();
-        if self.routes.route(name, fanout, scratch) {
-            Ok(())
-        } else {
-            Err(Reason::Unrouted)
-        }
+    /// Every aggregator, in the order of evaluation: its id and its `namespace/name`.
+    pub fn aggregators(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<str>)> {
+        let rules = self.aggregators.rules().iter();
+        rules.map(|(index, rule)| (rule.id(), &self.aggregators.get(index).object))
+    }
+
+    /// How aggregators put points together.
+    pub fn aggregation(&self) -> &aggregate::Rules {
+        self.aggregators.rules()
     }
 }
 

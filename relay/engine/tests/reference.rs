@@ -22,7 +22,7 @@ proptest! {
         let mut out = Outbox::default();
         for (table, lines) in &blocks {
             let table = table % tables.len();
-            let moment = Moment { now: UnixSeconds(NOW), is_live: &|_| true };
+            let moment = Moment { now: UnixSeconds(NOW), stamp: 0, is_live: &|_| true };
             let block: String = lines.iter().map(|line| format!("{line}\n")).collect();
             engine.process(&loaded[table], block.as_bytes(), 64, moment, &mut out);
             let mut came_out = vec![String::new(); DESTINATIONS.len()];

@@ -10,7 +10,7 @@ fuzz_target!(|bytes: &[u8]| {
     block.push(b'\n');
     let mut out = Outbox::default();
     let table = Table::load(&everything_to_one()).expect("the snapshot is valid");
-    let tally = Engine::new(0).process(&table, &block, 128, Moment { now: UnixSeconds(1_700_000_000), is_live: &|_| true }, &mut out);
+    let tally = Engine::new(0).process(&table, &block, 128, Moment { now: UnixSeconds(1_700_000_000), stamp: 0, is_live: &|_| true }, &mut out);
     let lines = block.iter().filter(|byte| **byte == b'\n').count() as u64;
     let dropped: u64 = Reason::ALL.into_iter().map(|reason| tally.dropped(reason)).sum();
     assert_eq!(tally.received, lines);

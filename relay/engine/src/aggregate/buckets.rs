@@ -30,6 +30,19 @@ pub struct Limits {
     pub idle_seconds: u32,
 }
 
+impl Default for Limits {
+    /// 100,000 buckets in 64 MiB, with 100,000 values in each; points up to an hour in the future; a quarter of an hour idle.
+    fn default() -> Self {
+        Self {
+            buckets_max: 100_000,
+            bytes_max: 64 << 20,
+            values_max: 100_000,
+            future_seconds_max: 3600,
+            idle_seconds: 900,
+        }
+    }
+}
+
 /// What became of a point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]

@@ -57,7 +57,7 @@ pub enum InvalidRule {
 }
 
 /// All rules of a table, by place and by id.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
     rules: Vec<Arc<Rule>>,
     // Places in ascending order of the ids there.
@@ -65,7 +65,7 @@ pub struct Rules {
 }
 
 /// The place of a rule in its [`Rules`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RuleIndex(u32);
 
 /// Two rules have the same id, which only a fault of the compiler's brings about.
@@ -180,6 +180,16 @@ impl Rules {
         }
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.rules.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
     /// Every rule with its place.
     pub fn iter(&self) -> impl Iterator<Item = (RuleIndex, &Arc<Rule>)> {
         let places = (0..).map(RuleIndex);
@@ -209,6 +219,11 @@ impl Rules {
 }
 
 impl RuleIndex {
+    /// The index of a place, from zero.
+    pub(crate) fn at(place: usize) -> Self {
+        Self(place as u32)
+    }
+
     /// The place, from zero.
     pub fn get(self) -> usize {
         self.0 as usize

@@ -4,6 +4,7 @@ use super::*;
 
 const MOMENT: Moment<'static> = Moment {
     now: UnixSeconds(1_700_000_000),
+    stamp: 0,
     is_live: &|_| true,
 };
 const LINE_BYTES_MAX: usize = 64;

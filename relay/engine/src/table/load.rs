@@ -3,23 +3,54 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use memchr::memmem;
+use relay_proto::rewrite_rule::Find;
 use relay_proto::{self as proto, ObjectRef, Snapshot};
 
 use super::{
     Address, Destination, Endpoint, Listener, LoadError, LoadErrorKind, Plaintext, Queue, Table,
-    WhenFull,
+    Validation, WhenFull,
 };
+use crate::aggregate::{PercentileDefinition, Rule, RuleSettings, Rules, UnknownFunction};
+use crate::aggregator::{Aggregator, Aggregators, FUNCTION};
+use crate::name::{Level, NameRules};
 use crate::outbox::DestinationIndex;
-use crate::pattern::Pattern;
+use crate::pattern::{self, Pattern};
 use crate::pattern_set::PatternSet;
+use crate::rewrite::{self, Replace};
 use crate::ring::{self, HashKey, Ring};
 use crate::route::{Distribution, Route, Routes, Target};
+use crate::template::Template;
+
+static NO_CONDITION: proto::Match = proto::Match {
+    prefix: String::new(),
+    not_prefix: String::new(),
+    contains: String::new(),
+    not_contains: String::new(),
+    regex: String::new(),
+    not_regex: String::new(),
+    suffix: String::new(),
+    glob: String::new(),
+    tags: Vec::new(),
+};
 
 // 0 is the table that holds nothing.
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+// As good as no validation in the snapshot.
+static UNSPECIFIED: proto::Validation = proto::Validation {
+    level: 0,
+    metrics20_level: 0,
+    not_finite: 0,
+    reject_out_of_order: false,
+    past_max_ms: 0,
+    future_max_ms: 0,
+    normalise_tags: false,
+};
 
 pub(super) fn load(snapshot: &Snapshot) -> Result<Table, Vec<LoadError>> {
     let mut loader = Loader::default();
@@ -52,19 +83,26 @@ impl Loader {
         }
         let listeners = self.listeners(&snapshot.listeners);
         let drain_timeout = Duration::from_millis(snapshot.drain_timeout_ms);
+        let validation = snapshot.validation.as_ref().unwrap_or(&UNSPECIFIED);
+        let validation = self.validation(validation);
         let blocked = snapshot
             .blocklists
             .iter()
             .flat_map(|blocklist| self.blocklist(blocklist));
         let blocklist = PatternSet::new(blocked.collect());
         let (destinations, indexes) = self.destinations(&snapshot.destinations);
+        let rewriters = self.rewriters(&snapshot.rewriters);
+        let aggregators = self.aggregators(&snapshot.aggregators);
         let routes = self.routes(&snapshot.routes, &indexes, &destinations);
         Table {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             listeners,
             drain_timeout,
             destinations,
+            validation,
             blocklist,
+            rewriters,
+            aggregators,
             routes,
         }
     }
@@ -121,6 +159,205 @@ impl Loader {
             });
         }
         loaded
+    }
+
+    fn validation(&mut self, validation: &proto::Validation) -> Validation {
+        use proto::{NotFinite, ValidationLevel};
+        let level = match validation.level.try_into() {
+            Ok(ValidationLevel::Unspecified | ValidationLevel::Medium) => Level::Medium,
+            Ok(ValidationLevel::Strict) => Level::Strict,
+            Ok(ValidationLevel::None) => Level::None,
+            Err(_) => {
+                self.unsupported(
+                    "validation.level",
+                    "not known to this release: use Strict, Medium or None",
+                );
+                Level::Medium
+            }
+        };
+        let any_metrics20 = match validation.metrics20_level.try_into() {
+            Ok(ValidationLevel::Unspecified | ValidationLevel::Medium) => false,
+            Ok(ValidationLevel::None) => true,
+            Ok(ValidationLevel::Strict) | Err(_) => {
+                self.unsupported(
+                    "validation.metrics20Level",
+                    "not known to this release: use Medium or None",
+                );
+                false
+            }
+        };
+        let forwards_not_finite = match validation.not_finite.try_into() {
+            Ok(NotFinite::Unspecified | NotFinite::Drop) => false,
+            Ok(NotFinite::Forward) => true,
+            Err(_) => {
+                self.unsupported(
+                    "validation.nan",
+                    "not known to this release: use Drop or Forward",
+                );
+                false
+            }
+        };
+        let limit = |ms: u64| (ms > 0).then(|| ms.div_ceil(1000));
+        Validation {
+            names: NameRules {
+                level,
+                any_metrics20,
+            },
+            forwards_not_finite,
+            rejects_out_of_order: validation.reject_out_of_order,
+            past_max: limit(validation.past_max_ms),
+            future_max: limit(validation.future_max_ms),
+            normalises_tags: validation.normalise_tags,
+        }
+    }
+
+    fn rewriters(&mut self, rewriters: &[proto::Rewriter]) -> Vec<rewrite::Rule> {
+        let mut loaded = Vec::new();
+        for rewriter in rewriters {
+            self.source = rewriter.source.clone().unwrap_or_default();
+            let object: Arc<str> = path(&self.source);
+            let mut names = BTreeSet::new();
+            for (index, rule) in rewriter.rules.iter().enumerate() {
+                let at = |field: &str| format!("rules[{index}].{field}");
+                if !names.insert(&rule.name) {
+                    let message = format!("'{}' is there twice: names are unique", rule.name);
+                    self.unsupported(at("name"), message);
+                }
+                let unless = rule
+                    .unless
+                    .as_ref()
+                    .filter(|unless| **unless != NO_CONDITION);
+                let unless = unless.map(|unless| self.pattern(&at("unless"), Some(unless)));
+                if let Some(replace) = self.replace(rule, at) {
+                    loaded.push(rewrite::Rule {
+                        object: Arc::clone(&object),
+                        index,
+                        replace,
+                        unless,
+                    });
+                }
+            }
+        }
+        loaded
+    }
+
+    // `None` after an error.
+    fn replace(
+        &mut self,
+        rule: &proto::RewriteRule,
+        at: impl Fn(&str) -> String,
+    ) -> Option<Replace> {
+        match &rule.find {
+            Some(Find::Literal(literal)) if !literal.is_empty() => Some(Replace::Literal {
+                find: memmem::Finder::new(literal).into_owned(),
+                with: rule.with.as_bytes().into(),
+                max: match rule.max {
+                    0 => usize::MAX,
+                    max => max as usize,
+                },
+            }),
+            Some(Find::Regex(regex)) if !regex.is_empty() => {
+                if rule.max > 0 {
+                    let message = "a regex is replaced wherever it matches: leave max out";
+                    self.unsupported(at("max"), message);
+                }
+                let find = match pattern::regex(regex) {
+                    Ok(find) => find,
+                    Err(message) => return self.invalid_pattern(at("regex"), message),
+                };
+                match Template::parse(&rule.with, &find, None) {
+                    Ok(with) => Some(Replace::Regex { find, with }),
+                    Err(message) => self.invalid_pattern(at("with"), message),
+                }
+            }
+            Some(Find::Literal(_)) => {
+                self.refuse(at("literal"), "it is empty: name what is replaced")
+            }
+            Some(Find::Regex(_)) => self.refuse(at("regex"), "it is empty: name what is replaced"),
+            None => self.refuse(
+                at("literal"),
+                "nothing is to be replaced: set literal or regex",
+            ),
+        }
+    }
+
+    fn aggregators(&mut self, aggregators: &[proto::Aggregator]) -> Aggregators {
+        let (mut list, mut patterns, mut rules) = (Vec::new(), Vec::new(), Vec::new());
+        for aggregator in aggregators {
+            self.source = aggregator.source.clone().unwrap_or_default();
+            let conditions = aggregator.r#match.as_ref().unwrap_or(&NO_CONDITION);
+            let pattern = self.pattern("match", Some(conditions));
+            let selected = self.aggregator(aggregator, &conditions.regex);
+            let rule = self.rule(aggregator);
+            if let (Some(selected), Some(rule)) = (selected, rule) {
+                list.push(selected);
+                patterns.push(pattern);
+                rules.push(rule);
+            }
+        }
+        let rules = Rules::try_new(rules).unwrap_or_else(|error| {
+            self.unsupported("metadata.name", error.to_string());
+            Rules::default()
+        });
+        Aggregators::new(list, PatternSet::new(patterns), rules)
+    }
+
+    // `None` after an error.
+    fn aggregator(&mut self, aggregator: &proto::Aggregator, regex: &str) -> Option<Aggregator> {
+        if regex.is_empty() {
+            let message = "there is none: set one, its groups name the output";
+            return self.refuse("match.regex", message);
+        }
+        // If it does not compile, that was said of the match.
+        let regex = pattern::regex(regex).ok()?;
+        if regex.capture_names().any(|name| name == Some(FUNCTION)) {
+            let message = "${function} stands for the function's name: call the group otherwise";
+            return self.invalid_pattern("match.regex", message);
+        }
+        if aggregator.output.is_empty() {
+            return self.refuse("output", "it is empty: name the series that is made");
+        }
+        match Template::parse(&aggregator.output, &regex, Some(FUNCTION)) {
+            Ok(output) => Some(Aggregator {
+                object: path(&self.source),
+                regex,
+                output,
+                drop_raw: aggregator.drop_raw,
+            }),
+            Err(message) => self.invalid_pattern("output", message),
+        }
+    }
+
+    // `None` after an error.
+    fn rule(&mut self, aggregator: &proto::Aggregator) -> Option<Rule> {
+        let mut functions = Vec::with_capacity(aggregator.functions.len());
+        for (index, text) in aggregator.functions.iter().enumerate() {
+            match text.parse() {
+                Ok(function) => functions.push(function),
+                Err(error) => {
+                    let error: UnknownFunction = error;
+                    return self.refuse(format!("functions[{index}]"), error.to_string());
+                }
+            }
+        }
+        let definition = &aggregator.percentile_definition;
+        let Some(percentile_definition) = percentile_definition(definition) else {
+            return self.refuse(
+                "percentileDefinition",
+                format!("'{definition}' is not a definition: use R6, R7 or NearestRank"),
+            );
+        };
+        let rule = Rule::try_new(RuleSettings {
+            id: aggregator.id.as_str().into(),
+            functions,
+            percentile_definition,
+            interval: Duration::from_millis(aggregator.interval_ms),
+            wait: Duration::from_millis(aggregator.wait_ms),
+        });
+        match rule {
+            Ok(rule) => Some(rule),
+            Err(error) => self.refuse(error.field(), error.to_string()),
+        }
     }
 
     fn blocklist(&mut self, blocklist: &proto::Blocklist) -> Vec<Pattern> {
@@ -377,6 +614,15 @@ impl Loader {
         }
     }
 
+    fn invalid_pattern<T>(
+        &mut self,
+        field: impl Into<String>,
+        message: impl Into<String>,
+    ) -> Option<T> {
+        self.error(field.into(), LoadErrorKind::InvalidPattern, message.into());
+        None
+    }
+
     fn refuse<T>(&mut self, field: impl Into<String>, message: impl Into<String>) -> Option<T> {
         self.unsupported(field, message);
         None
@@ -432,6 +678,19 @@ impl Loader {
             kind,
             message,
         });
+    }
+}
+
+fn path(object: &ObjectRef) -> Arc<str> {
+    format!("{}/{}", object.namespace, object.name).into()
+}
+
+fn percentile_definition(text: &str) -> Option<PercentileDefinition> {
+    match text {
+        "" | "R6" => Some(PercentileDefinition::R6),
+        "R7" => Some(PercentileDefinition::R7),
+        "NearestRank" => Some(PercentileDefinition::NearestRank),
+        _ => None,
     }
 }
 

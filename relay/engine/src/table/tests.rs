@@ -54,6 +54,7 @@ fn all_errors_are_reported_at_once_with_their_objects_and_fields() {
             },
         ],
         drain_timeout_ms: 1,
+        ..Snapshot::default()
     };
     let errors = Table::load(&snapshot).unwrap_err();
     let said: Vec<String> = errors.iter().map(LoadError::to_string).collect();
@@ -160,4 +161,102 @@ fn carbon(name: &str, address: &str) -> proto::Destination {
             write_timeout_ms: 1,
         })),
     }
+}
+
+#[test]
+fn rewriters_and_aggregators_are_checked_field_by_field() {
+    let rule = |name: &str, find, with: &str, max| proto::RewriteRule {
+        name: name.into(),
+        find,
+        with: with.into(),
+        max,
+        unless: None,
+    };
+    let literal = |text: &str| Some(proto::rewrite_rule::Find::Literal(text.into()));
+    let regex = |text: &str| Some(proto::rewrite_rule::Find::Regex(text.into()));
+    let aggregator = |name: &str, regex: &str, output: &str| proto::Aggregator {
+        source: Some(ObjectRef::new("Aggregator", "d", name)),
+        id: name.into(),
+        r#match: Some(Match {
+            regex: regex.into(),
+            ..Match::default()
+        }),
+        functions: vec!["Sum".into()],
+        output: output.into(),
+        interval_ms: 10_000,
+        wait_ms: 10_000,
+        ..proto::Aggregator::default()
+    };
+    let snapshot = Snapshot {
+        schema: 1,
+        relay: Some(ObjectRef::new("Relay", "d", "edge")),
+        validation: Some(proto::Validation {
+            level: 9,
+            metrics20_level: proto::ValidationLevel::Strict.into(),
+            not_finite: 9,
+            ..proto::Validation::default()
+        }),
+        rewriters: vec![proto::Rewriter {
+            source: Some(ObjectRef::new("Rewriter", "d", "r")),
+            rules: vec![
+                rule("a", literal(""), "", 0),
+                rule("a", regex("("), "", 0),
+                rule("b", regex("(x)"), "$1y", 1),
+                rule("c", None, "", 0),
+                proto::RewriteRule {
+                    unless: Some(Match {
+                        regex: ")".into(),
+                        ..Match::default()
+                    }),
+                    ..rule("d", literal("x"), "y", 1)
+                },
+            ],
+        }],
+        aggregators: vec![
+            aggregator("no-regex", "", "x"),
+            aggregator("bad-regex", "(", "x"),
+            aggregator("bad-group", "(x)", "$2"),
+            aggregator("function", "(?P<function>x)", "x"),
+            aggregator("no-output", "x", ""),
+            proto::Aggregator {
+                functions: vec!["Sum".into(), "P0".into()],
+                ..aggregator("bad-function", "x", "x")
+            },
+            proto::Aggregator {
+                wait_ms: 9_000,
+                ..aggregator("short-wait", "x", "x")
+            },
+            proto::Aggregator {
+                percentile_definition: "R5".into(),
+                ..aggregator("definition", "x", "x")
+            },
+            aggregator("fine", "^(.*)$", "${function}.$1$$"),
+        ],
+        ..Snapshot::default()
+    };
+    let errors = Table::load(&snapshot).unwrap_err();
+    let said: Vec<String> = errors.iter().map(LoadError::to_string).collect();
+    assert_eq!(
+        said,
+        [
+            "Relay d/edge: validation.level: not known to this release: use Strict, Medium or None",
+            "Relay d/edge: validation.metrics20Level: not known to this release: use Medium or None",
+            "Relay d/edge: validation.nan: not known to this release: use Drop or Forward",
+            "Rewriter d/r: rules[0].literal: it is empty: name what is replaced",
+            "Rewriter d/r: rules[1].name: 'a' is there twice: names are unique",
+            "Rewriter d/r: rules[1].regex: '(' is not a regular expression: unclosed group",
+            "Rewriter d/r: rules[2].max: a regex is replaced wherever it matches: leave max out",
+            "Rewriter d/r: rules[2].with: the regex has no group called '1y': write '${1}y' for group 1 and then 'y'",
+            "Rewriter d/r: rules[3].literal: nothing is to be replaced: set literal or regex",
+            "Rewriter d/r: rules[4].unless.regex: ')' is not a regular expression: unopened group",
+            "Aggregator d/no-regex: match.regex: there is none: set one, its groups name the output",
+            "Aggregator d/bad-regex: match.regex: '(' is not a regular expression: unclosed group",
+            "Aggregator d/bad-group: output: there is no group 2: the regex has 1",
+            "Aggregator d/function: match.regex: ${function} stands for the function's name: call the group otherwise",
+            "Aggregator d/no-output: output: it is empty: name the series that is made",
+            "Aggregator d/bad-function: functions[1]: 'P0' is not a percentile: use P1 to P99.9, with at most one decimal, as in P95 or P99.9",
+            "Aggregator d/short-wait: wait: 9s is not a wait for an interval of 10s: it counts from the start of the bucket, so use whole seconds from 10s to 31 days",
+            "Aggregator d/definition: percentileDefinition: 'R5' is not a definition: use R6, R7 or NearestRank",
+        ]
+    );
 }

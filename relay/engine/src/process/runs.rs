@@ -1,0 +1,109 @@
+//! Neighbouring lines that go the same way, forwarded in one go.
+//!
+//! Lines that go on as they came are a range of the block; lines that do not are put together in a buffer. Only one of the
+//! two is under way at a time, so that lines stay in their order.
+
+use super::Moment;
+use super::memory::Ways;
+use crate::route::Fanout;
+use crate::{DestinationIndex, Outbox};
+
+/// What is to be forwarded next.
+#[derive(Debug, Default)]
+pub(super) struct Runs {
+    way: usize,
+    lines: u64,
+    // The range of the block; empty for lines that are put together.
+    start: usize,
+    end: usize,
+    built: Vec<u8>,
+    // Lines that were forwarded to destinations that are chosen line by line.
+    turn: usize,
+    chosen: Vec<DestinationIndex>,
+}
+
+/// Where forwarded lines come from and go to.
+pub(super) struct Transfer<'a> {
+    pub(super) ways: &'a Ways,
+    pub(super) block: &'a [u8],
+    pub(super) moment: Moment<'a>,
+    pub(super) out: &'a mut Outbox,
+}
+
+impl<'a> Transfer<'a> {
+    fn fanout(&self, way: usize) -> &'a Fanout {
+        let fanout = self.ways.get(way).way.fanout.as_ref();
+        fanout.expect("only lines that a route takes are forwarded")
+    }
+}
+
+impl Runs {
+    /// Forwards a line as it came: `start..end` of the block, with its newline.
+    pub(super) fn copy(
+        &mut self,
+        way: usize,
+        start: usize,
+        end: usize,
+        transfer: &mut Transfer<'_>,
+    ) {
+        if self.lines > 0 && self.way == way && self.end == start && self.built.is_empty() {
+            self.end = end;
+            self.lines += 1;
+            return;
+        }
+        self.finish(transfer);
+        if transfer.fanout(way).fixed().is_none() {
+            let line = &transfer.block[start..end];
+            return self.choose(transfer.fanout(way), line, transfer.moment, transfer.out);
+        }
+        (self.way, self.lines, self.start, self.end) = (way, 1, start, end);
+    }
+
+    /// Forwards a line that is put together of `parts`, the newline among them.
+    pub(super) fn build(&mut self, way: usize, parts: [&[u8]; 2], transfer: &mut Transfer<'_>) {
+        if self.lines == 0 || self.way != way || self.built.is_empty() {
+            self.finish(transfer);
+            self.way = way;
+        }
+        for part in parts {
+            self.built.extend_from_slice(part);
+        }
+        self.lines += 1;
+        if transfer.fanout(way).fixed().is_none() {
+            let line = std::mem::take(&mut self.built);
+            self.choose(transfer.fanout(way), &line, transfer.moment, transfer.out);
+            self.built = line;
+            self.built.clear();
+            self.lines = 0;
+        }
+    }
+
+    /// Forwards what is under way.
+    pub(super) fn finish(&mut self, transfer: &mut Transfer<'_>) {
+        if self.lines == 0 {
+            return;
+        }
+        let bytes = match self.built.is_empty() {
+            true => &transfer.block[self.start..self.end],
+            false => &self.built,
+        };
+        let fanout = transfer.ways.get(self.way).way.fanout.as_ref();
+        let destinations = fanout.and_then(Fanout::fixed).unwrap_or_default();
+        transfer.out.append(destinations, bytes, self.lines);
+        self.built.clear();
+        self.lines = 0;
+    }
+
+    /// Forwards a line by itself, to destinations that are chosen for it if there is a choice.
+    pub(super) fn choose(
+        &mut self,
+        fanout: &Fanout,
+        line: &[u8],
+        moment: Moment<'_>,
+        out: &mut Outbox,
+    ) {
+        fanout.choose(self.turn, moment.is_live, &mut self.chosen);
+        self.turn = self.turn.wrapping_add(1);
+        out.append(&self.chosen, line, 1);
+    }
+}
