@@ -49,13 +49,18 @@ pub(crate) struct Args {
     #[arg(long, env = "CARBONWAY_LISTEN_ADDRESS", default_value_t = IpAddr::from(Ipv4Addr::UNSPECIFIED))]
     listen_address: IpAddr,
 
-    /// Where /livez, /readyz, /metrics and /conditions are served.
+    /// Where /livez, /readyz, /metrics, /refused and /conditions are served.
     #[arg(
         long,
         env = "CARBONWAY_ADMIN_ADDRESS",
         default_value = "127.0.0.1:8080"
     )]
     admin_address: SocketAddr,
+
+    /// Where the open buckets of aggregators are kept while this does not run. Default: nowhere; what they have come to is
+    /// sent when it stops.
+    #[arg(long, env = "CARBONWAY_STATE_DIR", value_name = "DIRECTORY")]
+    state_dir: Option<PathBuf>,
 
     /// Data threads. Default: one per core.
     #[arg(long, env = "CARBONWAY_THREADS")]
@@ -84,6 +89,7 @@ async fn run(args: &Args) -> anyhow::Result<()> {
     let relay = Relay::start(
         args.listen_address,
         args.threads.unwrap_or_else(relay::one_per_core),
+        args.state_dir.as_deref(),
     )?;
     let mut follower = Follower {
         args,

@@ -1,13 +1,13 @@
-//! The admin port: is this relay alive, does it take lines, what has it counted.
+//! The admin port: is this relay alive, does it take lines, what has it counted, which lines did it refuse.
 
 use std::io;
 use std::net::SocketAddr;
 
 use anyhow::Context as _;
-use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use axum::{Json, Router};
 use tokio::net::TcpListener;
 use tracing::info;
 
@@ -25,15 +25,19 @@ pub async fn bind_admin(address: SocketAddr) -> anyhow::Result<TcpListener> {
     Ok(listener)
 }
 
-/// Serves `/livez`, `/readyz` and `/metrics` of a relay, and `more` beside them. Does not end by itself.
+/// Serves `/livez`, `/readyz`, `/metrics` and `/refused` of a relay, and `more` beside them. Does not end by itself.
 ///
 /// # Errors
 /// The listener failed.
 pub async fn serve_admin(listener: TcpListener, view: View, more: Router) -> io::Result<()> {
-    let ready = view.clone();
+    let (ready, refused) = (view.clone(), view.clone());
     let router = Router::new()
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(async move || readyz(&ready)))
+        .route(
+            "/refused",
+            get(async move || Json(refused.refused.to_json())),
+        )
         .route("/metrics", get(async move || metrics(&view)))
         .merge(more);
     axum::serve(listener, router).await

@@ -1,6 +1,7 @@
 //! The one place that asks what time it is.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::LazyLock;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use relay_engine::UnixSeconds;
 
@@ -15,4 +16,10 @@ pub(crate) fn now() -> UnixSeconds {
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_secs()),
     )
+}
+
+/// Nanoseconds since the first call: never less than what another thread was told before.
+pub(crate) fn stamp() -> u64 {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    START.elapsed().as_nanos() as u64
 }

@@ -24,7 +24,7 @@ pub struct Config {
     #[arg(long, env = "CARBONWAY_POD")]
     pub pod: String,
 
-    /// Where the last good snapshot is kept.
+    /// Where the last good snapshot is kept, and the open buckets of aggregators while the relay does not run.
     #[arg(long, env = "CARBONWAY_STATE_DIR", value_name = "DIRECTORY")]
     pub state_dir: PathBuf,
 
@@ -32,7 +32,7 @@ pub struct Config {
     #[arg(long, env = "CARBONWAY_LISTEN_ADDRESS", default_value_t = IpAddr::from(Ipv4Addr::UNSPECIFIED))]
     pub listen_address: IpAddr,
 
-    /// Where /livez, /readyz and /metrics are served.
+    /// Where /livez, /readyz, /metrics and /refused are served.
     #[arg(long, env = "CARBONWAY_ADMIN_ADDRESS", default_value = "0.0.0.0:8080")]
     pub admin_address: SocketAddr,
 

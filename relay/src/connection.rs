@@ -5,7 +5,7 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Poll, ready};
@@ -21,9 +21,9 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, warn};
 
 use crate::clock;
-use crate::destinations::Producer;
-use crate::destinations::queue::Loss;
+use crate::handover::Handover;
 use crate::listen::{Listening, Seat};
+use crate::refused::RefusedLine;
 use crate::worker::{Bench, LoadGuard, Phase, Scratch};
 
 /// Reads in a row before other connections of the thread have their turn.
@@ -59,17 +59,20 @@ pub(crate) async fn serve(accepted: Accepted, bench: &Bench) {
         load: _load,
         open: _open,
     } = accepted;
-    let stream = match TcpStream::from_std(stream) {
-        Ok(stream) => stream,
+    let connected =
+        TcpStream::from_std(stream).and_then(|stream| Ok((stream.peer_addr()?, stream)));
+    let (source, stream) = match connected {
+        Ok(connected) => connected,
         Err(error) => return warn!(%error, "a connection cannot be served"),
     };
     let mut connection = Connection {
         stream,
+        source,
         listening,
         bench,
         partial: Vec::new(),
         skipping: false,
-        waiting: Vec::new(),
+        handover: Handover::default(),
     };
     let end = connection.read_to_end().await;
     connection.finish(end).await;
@@ -77,19 +80,14 @@ pub(crate) async fn serve(accepted: Accepted, bench: &Bench) {
 
 struct Connection<'a> {
     stream: TcpStream,
+    source: SocketAddr,
     listening: Arc<Listening>,
     bench: &'a Bench,
     // The line that is not yet whole.
     partial: Vec<u8>,
     // Within a line that is too long, which was counted already.
     skipping: bool,
-    // Lines that had no room in queues that block.
-    waiting: Vec<Waiting>,
-}
-
-struct Waiting {
-    producer: Arc<Producer>,
-    lines: Vec<u8>,
+    handover: Handover,
 }
 
 // How a connection ended.
@@ -130,7 +128,7 @@ impl Connection<'_> {
             };
             match read {
                 Ok(0) => return End::Clean,
-                Ok(_) => self.wait_for_room().await,
+                Ok(_) => self.handover.wait_for_room(self.bench).await,
                 Err(error) => return End::Failed(error),
             }
             last_read = Instant::now();
@@ -160,7 +158,7 @@ impl Connection<'_> {
                 Ok(Ok(0)) => return End::Clean,
                 Ok(Ok(read)) => {
                     bytes += read;
-                    self.wait_for_room().await;
+                    self.handover.wait_for_room(self.bench).await;
                 }
                 Ok(Err(error)) => return End::Failed(error),
             }
@@ -208,18 +206,14 @@ impl Connection<'_> {
             let is_live = |destination| plan.producer(destination).is_live();
             let moment = Moment {
                 now: clock::now(),
+                stamp: clock::stamp(),
                 is_live: &is_live,
             };
             tally = engine.process(&plan.table, block, line_bytes_max, moment, outbox);
-            outbox.drain(|destination, lines, count| {
-                let producer = plan.producer(destination);
-                let unplaced = producer.push(lines, count);
-                if unplaced > 0 {
-                    let producer = Arc::clone(producer);
-                    let lines = lines[lines.len() - unplaced..].to_vec();
-                    self.waiting.push(Waiting { producer, lines });
-                }
-            });
+            self.handover.hand_over(&plan, outbox);
+            for (reason, line) in engine.take_refused() {
+                self.note_refused(reason, &block[line]);
+            }
         }
         self.keep(rest, line_bytes_max, &mut tally);
         self.bench.count(&self.listening.name, &tally);
@@ -236,22 +230,16 @@ impl Connection<'_> {
         }
         if rest.len() > line_bytes_max {
             tally.drop_line(Reason::LineTooLong);
+            self.note_refused(Reason::LineTooLong, rest);
             self.skipping = true;
         } else {
             self.partial.extend_from_slice(rest);
         }
     }
 
-    // Waits until every queue that blocks has taken its lines. This connection is not read meanwhile.
-    async fn wait_for_room(&mut self) {
-        for Waiting { producer, lines } in self.waiting.drain(..) {
-            let mut rest = lines.as_slice();
-            tokio::select! {
-                () = producer.push_all(&mut rest) => {}
-                () = producer.removed() => producer.give_up_offered(rest, Loss::Removed),
-                () = self.bench.reached(Phase::GivingUp) => producer.give_up_offered(rest, Loss::Shutdown),
-            }
-        }
+    fn note_refused(&self, reason: Reason, line: &[u8]) {
+        let line = RefusedLine::new(line, &self.listening.name, self.source, clock::now());
+        self.bench.refused.note(reason, line);
     }
 
     // A line that ends with its connection counts as a line if the sender closed in good order; otherwise it was cut.
@@ -278,9 +266,10 @@ impl Connection<'_> {
         } else {
             let mut tally = Tally::default();
             tally.drop_line(Reason::Truncated);
+            self.note_refused(Reason::Truncated, &self.partial);
             self.bench.count(&self.listening.name, &tally);
         }
-        self.wait_for_room().await;
+        self.handover.wait_for_room(self.bench).await;
     }
 }
 

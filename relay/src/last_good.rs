@@ -4,13 +4,15 @@
 //! beside, synced, and renamed over the old one, so there is always one whole file; one that does not match its digest is
 //! ignored and said so.
 
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use relay_proto::{Message as _, Snapshot, Version};
 use tracing::warn;
+
+use crate::durable;
 
 const VERSION_BYTES: usize = 32;
 
@@ -54,13 +56,7 @@ impl LastGood {
 
     /// Puts `encoded` in the place of what is there.
     pub(crate) fn save(&self, encoded: &[u8]) -> io::Result<()> {
-        let beside = self.directory.join("snapshot.new");
-        let mut file = File::create(&beside)?;
-        file.write_all(Version::of(encoded).as_bytes())?;
-        file.write_all(encoded)?;
-        file.sync_all()?;
-        fs::rename(&beside, self.path())?;
-        File::open(&self.directory)?.sync_all()
+        durable::write(&self.path(), &[Version::of(encoded).as_bytes(), encoded])
     }
 
     fn path(&self) -> PathBuf {

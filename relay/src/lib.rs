@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! listen ─▶ connection (engine::process) ─▶ destinations::queue ─▶ destinations::sender ─▶ socket or file
-//!                     ▲
+//!                     ▲    │   ▲
+//!                     │    └▶ aggregates: buckets that are due come back as lines
 //! control ─▶ Relay::apply ─▶ plan (table + queues), loaded anew for every block of lines
 //! ```
 //!
@@ -10,20 +11,25 @@
 //! threads; everything else runs beside them and never touches a line.
 
 mod admin;
+mod aggregates;
 mod clock;
 mod config;
 mod connection;
 mod control;
 mod destinations;
+mod durable;
+mod handover;
 mod last_good;
 mod listen;
 pub mod logging;
 mod metrics;
 mod plan;
+mod refused;
 mod worker;
 
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -31,17 +37,20 @@ use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use relay_engine::Table;
 use relay_proto::{ObjectError, ObjectRef, Snapshot, Version};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
 pub use admin::{bind_admin, serve_admin};
 pub use config::{Config, RelayName, one_per_core};
 
+use crate::aggregates::{Checkpoint, Flusher};
 use crate::destinations::Registry;
 use crate::destinations::queue::Queue;
 use crate::listen::{Listeners, Listening};
 use crate::plan::{ActivePlan, Plan};
+use crate::refused::RefusedLines;
 use crate::worker::{Phase, Workers};
 
 /// How long a drain may take after its deadline, to count what is given up.
@@ -59,6 +68,14 @@ pub struct Relay {
     died: mpsc::Receiver<()>,
     connections: OpenCount,
     senders: OpenCount,
+    flusher: Flusher,
+    stop_flushing: oneshot::Sender<()>,
+    // The flushing.
+    tasks: JoinSet<()>,
+    // Where open buckets are kept, if anywhere.
+    checkpoint: Option<Checkpoint>,
+    // Whether buckets that were kept were taken up again.
+    is_restored: bool,
 }
 
 /// What the admin port may see of a relay.
@@ -68,6 +85,8 @@ pub struct View {
     workers: Workers,
     phase: watch::Receiver<Phase>,
     shown: Arc<Mutex<Shown>>,
+    refused: Arc<RefusedLines>,
+    aggregates: Arc<aggregates::Figures>,
 }
 
 #[derive(Default)]
@@ -109,21 +128,36 @@ impl OpenCount {
 }
 
 impl Relay {
-    /// Starts the data threads. Nothing is listened on before a snapshot is applied.
+    /// Starts the data threads. Nothing is listened on before a snapshot is applied. Open buckets of aggregators outlive a
+    /// restart in `state_dir`; without one, what is in them when the relay stops is sent then.
     ///
     /// # Errors
     /// The system gives no thread.
-    pub fn start(listen_address: IpAddr, threads: NonZeroUsize) -> anyhow::Result<Self> {
+    pub fn start(
+        listen_address: IpAddr,
+        threads: NonZeroUsize,
+        state_dir: Option<&Path>,
+    ) -> anyhow::Result<Self> {
         let plan: ActivePlan = Arc::new(ArcSwap::default());
         let (phase, phases) = watch::channel(Phase::Running);
         let (notice, died) = mpsc::channel(1);
-        let workers = Workers::start(threads.get(), &plan, &phases, &notice)
+        let refused = Arc::<RefusedLines>::default();
+        let workers = Workers::start(threads.get(), &plan, &phases, &refused, &notice)
             .context("cannot start the data threads")?;
+        let flusher = Flusher {
+            workers: workers.clone(),
+            figures: Arc::default(),
+        };
+        let mut tasks = JoinSet::new();
+        let (stop_flushing, stop) = oneshot::channel();
+        tasks.spawn(flusher.clone().run(stop));
         let view = View {
             plan: Arc::clone(&plan),
             workers: workers.clone(),
             phase: phases,
             shown: Arc::default(),
+            refused,
+            aggregates: Arc::clone(&flusher.figures),
         };
         Ok(Self {
             listen_address,
@@ -136,6 +170,11 @@ impl Relay {
             died,
             connections: OpenCount::new(),
             senders: OpenCount::new(),
+            flusher,
+            stop_flushing,
+            tasks,
+            checkpoint: state_dir.map(Checkpoint::new),
+            is_restored: false,
         })
     }
 
@@ -204,11 +243,27 @@ impl Relay {
             producers,
             version: Some(version),
         }));
+        self.restore_buckets().await;
         self.listeners
             .commit(prepared, &self.workers, &self.connections.open);
         self.view.shown().listeners = self.listeners.active();
         info!(%version, "snapshot applied");
         Ok(())
+    }
+
+    // Before the first line of the first table comes in.
+    async fn restore_buckets(&mut self) {
+        if std::mem::replace(&mut self.is_restored, true) {
+            return;
+        }
+        if let Some(checkpoint) = &self.checkpoint {
+            let plan = self.plan.load_full();
+            let buckets = checkpoint.take(&plan.table, &self.flusher.figures);
+            if !buckets.is_empty() {
+                let points_lost = self.workers.restore(buckets).await;
+                self.flusher.figures.lose(points_lost);
+            }
+        }
     }
 
     /// The version that is running.
@@ -231,9 +286,12 @@ impl Relay {
         self.view.clone()
     }
 
-    /// Resolves when a data thread has ended, which is never meant to happen.
+    /// Resolves when a data thread or the flushing of aggregates has ended, which is never meant to happen.
     pub async fn failed(&mut self) {
-        self.died.recv().await;
+        tokio::select! {
+            _ = self.died.recv() => {}
+            _ = self.tasks.join_next() => {}
+        }
     }
 
     /// Stops, in this order, within the snapshot's drain time-out:
@@ -241,8 +299,9 @@ impl Relay {
     /// 1. say that this relay is not ready;
     /// 2. stop accepting; those whom the kernel let in already are served;
     /// 3. read what senders have sent, for half of the time at most, and close their connections;
-    /// 4. hand over what waits for destinations;
-    /// 5. at the deadline, count what is left as lost.
+    /// 4. keep the open buckets of aggregators, or send them where there is no place to keep them;
+    /// 5. hand over what waits for destinations;
+    /// 6. at the deadline, count what is left as lost.
     pub async fn drain(mut self) -> Drained {
         let drain_timeout = self.plan.load().table.drain_timeout();
         let now = Instant::now();
@@ -252,6 +311,8 @@ impl Relay {
         self.listeners.close();
         let (plan, destinations) = (Arc::clone(&self.plan), self.view.destinations());
         let (connections, senders, phase) = (self.connections, self.senders, self.phase);
+        let (flusher, mut tasks, checkpoint) = (self.flusher, self.tasks, self.checkpoint);
+        let stop_flushing = self.stop_flushing;
         let mut listeners = self.listeners;
         let handed_over = async {
             let mut all_read = std::pin::pin!(async {
@@ -262,6 +323,9 @@ impl Relay {
                 phase.send_replace(Phase::HandingOver);
                 all_read.await;
             }
+            drop(stop_flushing);
+            while tasks.join_next().await.is_some() {}
+            flusher.finish(checkpoint.as_ref()).await;
             // Without a plan no queue has a producer: each closes, and its sender ends when it is empty.
             plan.store(Arc::default());
             drop(self.registry);
@@ -305,7 +369,11 @@ impl View {
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
     info!(?config, "starting");
     let admin = bind_admin(config.admin_address).await?;
-    let mut relay = Relay::start(config.listen_address, config.threads())?;
+    let mut relay = Relay::start(
+        config.listen_address,
+        config.threads(),
+        Some(&config.state_dir),
+    )?;
     let last_good = last_good::LastGood::new(&config.state_dir);
     if let Some((snapshot, version)) = last_good.load()? {
         info!(%version, "starting on the last good snapshot");

@@ -10,9 +10,10 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
-use relay_engine::{Reason, Tally};
+use relay_engine::{PointFate, Reason, Tally};
 
 use crate::View;
+use crate::aggregates::Counted;
 use crate::destinations::queue::{Figures, Loss};
 use crate::listen::Listening;
 
@@ -90,6 +91,45 @@ const OF_DESTINATIONS: [Metric<Figures>; 6] = [
     },
 ];
 
+const OF_AGGREGATES: [Metric<Counted>; 6] = [
+    Metric {
+        kind: Kind::Counter,
+        name: "aggregates_forwarded",
+        help: "Lines that came of buckets and that at least one destination was given",
+        value: |counted| counted.forwarded,
+    },
+    Metric {
+        kind: Kind::Counter,
+        name: "aggregates_unrouted",
+        help: "Lines that came of buckets and that no route took",
+        value: |counted| counted.unrouted,
+    },
+    Metric {
+        kind: Kind::Counter,
+        name: "aggregates_not_finite",
+        help: "Values of buckets that are beyond what a double holds",
+        value: |counted| counted.not_finite,
+    },
+    Metric {
+        kind: Kind::Counter,
+        name: "aggregator_points_lost",
+        help: "Points in buckets that could not be taken up again after a restart",
+        value: |counted| counted.points_lost,
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "aggregator_open_buckets",
+        help: "Buckets that are open, each data thread's share counted by itself",
+        value: |counted| counted.open_buckets as u64,
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "aggregator_bytes",
+        help: "Memory that buckets, their values and their names take",
+        value: |counted| counted.bytes as u64,
+    },
+];
+
 /// All metrics, as OpenMetrics text.
 pub(crate) fn encode(view: &View) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("carbonway");
@@ -112,6 +152,7 @@ impl Collector for Scrape {
         self.lines(&mut encoder)?;
         self.listeners(&mut encoder)?;
         self.destinations(&mut encoder)?;
+        self.aggregators(&mut encoder)?;
         self.snapshot(&mut encoder)
     }
 }
@@ -203,6 +244,31 @@ impl Scrape {
             "destination_lines_dropped",
             help,
             dropped,
+        )
+    }
+
+    fn aggregators(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let counted = self.0.aggregates.counted();
+        let plan = self.0.plan.load();
+        let points = plan.table.aggregators().flat_map(|(id, name)| {
+            let counts = counted.points.get(id).copied().unwrap_or_default();
+            PointFate::ALL
+                .into_iter()
+                .zip(counts)
+                .map(move |(fate, count)| {
+                    let labels = [("aggregator", &**name), ("fate", fate.as_str())];
+                    (labels, count)
+                })
+        });
+        let help = "Points that the aggregator matched, by what became of them";
+        family(encoder, Kind::Counter, "aggregator_points", help, points)?;
+        OF_AGGREGATES.iter().try_for_each(
+            |Metric {
+                 kind,
+                 name,
+                 help,
+                 value,
+             }| single(encoder, *kind, name, help, value(&counted)),
         )
     }
 

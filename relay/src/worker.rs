@@ -10,15 +10,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use relay_engine::{Engine, Outbox, Tally};
+use relay_engine::aggregate::{self, Flush, Observed, Partial};
+use relay_engine::{Engine, Limits, Moment, NewestPoints, Outbox, PointCounts, Routed, Tally};
 use tokio::runtime;
-use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinSet, LocalSet};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{JoinSet, LocalSet, yield_now};
+use tokio::time::{Instant, sleep_until};
 
+use crate::clock;
 use crate::connection::{self, Accepted};
 use crate::destinations::queue::Loss;
 use crate::destinations::sender::Sender;
+use crate::handover::Handover;
 use crate::plan::ActivePlan;
+use crate::refused::RefusedLines;
 
 /// What is read from a socket at a time, in bytes: large enough that system calls do not count, small enough for the cache.
 /// It holds the longest line twice, so that a line begun in one read is whole in the next.
@@ -31,6 +36,16 @@ const JOBS_MAX: usize = 1024;
 /// where there are millions of names.
 const NAMES_BYTES: usize = 512 << 20;
 const NAMES_BYTES_MAX: usize = 128 << 20;
+
+/// What the newest timestamps of series may take, in bytes, where points must come in order: four million series.
+const NEWEST_POINTS_BYTES: usize = 64 << 20;
+
+/// Buckets that all threads together may have open, and what they may take in memory, in bytes.
+const BUCKETS_MAX: usize = 2_000_000;
+const BUCKETS_BYTES_MAX: usize = 512 << 20;
+
+/// Buckets that a thread gives before it looks after its connections again.
+const BUCKETS_PER_TURN: usize = 4000;
 
 /// How long a destination that was removed may take what still waits for it.
 const REMOVED_GRACE: Duration = Duration::from_secs(30);
@@ -61,6 +76,23 @@ struct Thread {
 enum Job {
     Serve(Accepted),
     Send(Sender),
+    /// Give the buckets that are due at a second since 1970, or all.
+    Take(Option<u32>, oneshot::Sender<Share>),
+    /// Take up buckets; tell how many points had no room.
+    Restore(Vec<Partial>, oneshot::Sender<u64>),
+    /// Route lines that came of buckets; wait for room until then.
+    Route(Vec<u8>, Instant, oneshot::Sender<Routed>),
+}
+
+/// What one thread gives of its aggregates.
+#[derive(Default)]
+pub(crate) struct Share {
+    pub(crate) buckets: Vec<Partial>,
+    /// Points that aggregators matched since the last time, by id.
+    pub(crate) points: Vec<(Arc<str>, PointCounts)>,
+    /// What stays open, and what that takes in memory, in bytes.
+    pub(crate) open_buckets: usize,
+    pub(crate) bytes: usize,
 }
 
 /// What one data thread has counted, by listener. Only that thread and a scrape lock it.
@@ -71,6 +103,7 @@ pub(crate) struct Bench {
     pub(crate) plan: ActivePlan,
     pub(crate) phase: watch::Receiver<Phase>,
     pub(crate) scratch: RefCell<Scratch>,
+    pub(crate) refused: Arc<RefusedLines>,
     counts: Counts,
 }
 
@@ -90,12 +123,15 @@ impl Workers {
         count: usize,
         plan: &ActivePlan,
         phase: &watch::Receiver<Phase>,
+        refused: &Arc<RefusedLines>,
         died: &mpsc::Sender<()>,
     ) -> io::Result<Self> {
+        let newest = Arc::new(NewestPoints::new(NEWEST_POINTS_BYTES));
         let threads = (0..count).map(|index| {
             let (jobs, inbox) = mpsc::channel(JOBS_MAX);
             let (load, counts) = (Arc::default(), Counts::default());
             let bench = (Arc::clone(plan), phase.clone(), Arc::clone(&counts));
+            let (refused, newest) = (Arc::clone(refused), Arc::clone(&newest));
             let notice = DeathNotice(died.clone());
             let runtime = runtime::Builder::new_current_thread()
                 .enable_all()
@@ -108,7 +144,8 @@ impl Workers {
                     let bench = Rc::new(Bench {
                         plan,
                         phase,
-                        scratch: Scratch::new(count).into(),
+                        scratch: Scratch::new(count, newest).into(),
+                        refused,
                         counts,
                     });
                     LocalSet::new().block_on(&runtime, work(bench, inbox));
@@ -140,6 +177,47 @@ impl Workers {
             .iter()
             .map(|thread| Arc::clone(&thread.counts))
             .collect()
+    }
+
+    /// Asks every thread for its shares of the buckets that are due at `now`, in seconds since 1970.
+    pub(crate) async fn take_due(&self, now: u32) -> Vec<Share> {
+        self.take(Some(now)).await
+    }
+
+    /// Asks every thread for its shares of all buckets.
+    pub(crate) async fn take_all(&self) -> Vec<Share> {
+        self.take(None).await
+    }
+
+    async fn take(&self, due: Option<u32>) -> Vec<Share> {
+        let mut answers = Vec::with_capacity(self.0.len());
+        for thread in self.0.iter() {
+            let (reply, answer) = oneshot::channel();
+            self.hand(thread, Job::Take(due, reply)).await;
+            answers.push(answer);
+        }
+        let mut shares = Vec::with_capacity(answers.len());
+        for answer in answers {
+            // A thread that is gone ends the process.
+            shares.push(answer.await.unwrap_or_default());
+        }
+        shares
+    }
+
+    /// Has buckets taken up by one thread. Returns how many points had no room.
+    pub(crate) async fn restore(&self, buckets: Vec<Partial>) -> u64 {
+        let (reply, answer) = oneshot::channel();
+        let job = Job::Restore(buckets, reply);
+        self.hand(self.least_loaded(), job).await;
+        answer.await.unwrap_or_default()
+    }
+
+    /// Has lines that came of buckets routed, and resolves when the queues have them. Queues that block have until `deadline`.
+    pub(crate) async fn route(&self, block: Vec<u8>, deadline: Instant) -> Routed {
+        let (reply, answer) = oneshot::channel();
+        let job = Job::Route(block, deadline, reply);
+        self.hand(self.least_loaded(), job).await;
+        answer.await.unwrap_or_default()
     }
 
     fn least_loaded(&self) -> &Thread {
@@ -182,11 +260,18 @@ impl Bench {
 }
 
 impl Scratch {
-    fn new(threads: usize) -> Self {
-        let names_bytes = (NAMES_BYTES / threads).min(NAMES_BYTES_MAX);
+    fn new(threads: usize, newest: Arc<NewestPoints>) -> Self {
+        let limits = Limits {
+            names_bytes: (NAMES_BYTES / threads).min(NAMES_BYTES_MAX),
+            aggregates: aggregate::Limits {
+                buckets_max: BUCKETS_MAX / threads,
+                bytes_max: BUCKETS_BYTES_MAX / threads,
+                ..aggregate::Limits::default()
+            },
+        };
         Self {
             buffer: vec![0; READ_BYTES].into(),
-            engine: Engine::new(names_bytes),
+            engine: Engine::with(limits, newest),
             outbox: Outbox::default(),
         }
     }
@@ -232,6 +317,17 @@ async fn work(bench: Rc<Bench>, mut inbox: mpsc::Receiver<Job>) {
                     let bench = Rc::clone(&bench);
                     tasks.spawn_local(async move { send(sender, &bench).await });
                 }
+                Some(Job::Take(due, reply)) => {
+                    let bench = Rc::clone(&bench);
+                    tasks.spawn_local(async move { answer(reply, take(due, &bench).await) });
+                }
+                Some(Job::Restore(buckets, reply)) => answer(reply, restore(buckets, &bench)),
+                Some(Job::Route(block, deadline, reply)) => {
+                    let bench = Rc::clone(&bench);
+                    tasks.spawn_local(async move {
+                        answer(reply, route(&block, deadline, &bench).await);
+                    });
+                }
                 None => return,
             },
             Some(ended) = tasks.join_next() => {
@@ -256,4 +352,72 @@ async fn send(sender: Sender, bench: &Bench) {
         }
     };
     sender.run(deadline).await;
+}
+
+// Whoever asked may have given up at the drain's deadline; what it was about is then lost with the process, and said so there.
+fn answer<T>(reply: oneshot::Sender<T>, value: T) {
+    if reply.send(value).is_err() {
+        tracing::debug!("nobody waits for an answer any more");
+    }
+}
+
+async fn take(due: Option<u32>, bench: &Bench) -> Share {
+    let mut share = Share::default();
+    while share.take_more(due, bench) == Flush::Unfinished {
+        yield_now().await;
+    }
+    share
+}
+
+impl Share {
+    // Takes some of what is asked for, and all of it if nothing is said to be left.
+    fn take_more(&mut self, due: Option<u32>, bench: &Bench) -> Flush {
+        let engine = &mut bench.scratch.borrow_mut().engine;
+        engine.adopt(&bench.plan.load().table);
+        let flush = match due {
+            Some(now) => engine.take_due(now, BUCKETS_PER_TURN, &mut self.buckets),
+            None => {
+                self.buckets.extend(engine.take_all());
+                Flush::Finished
+            }
+        };
+        if flush == Flush::Finished {
+            (self.open_buckets, self.bytes) = engine.open_buckets();
+            self.points = engine.take_point_counts();
+        }
+        flush
+    }
+}
+
+fn restore(buckets: Vec<Partial>, bench: &Bench) -> u64 {
+    let engine = &mut bench.scratch.borrow_mut().engine;
+    engine.adopt(&bench.plan.load().table);
+    let mut points_lost = 0;
+    for bucket in buckets {
+        let points = bucket.points();
+        if engine.restore(bucket) != Observed::Taken {
+            points_lost += points;
+        }
+    }
+    points_lost
+}
+
+async fn route(block: &[u8], deadline: Instant, bench: &Bench) -> Routed {
+    let mut handover = Handover::default();
+    let routed = {
+        let scratch = &mut *bench.scratch.borrow_mut();
+        let plan = bench.plan.load();
+        let is_live = |destination| plan.producer(destination).is_live();
+        let moment = Moment {
+            now: clock::now(),
+            stamp: clock::stamp(),
+            is_live: &is_live,
+        };
+        let Scratch { engine, outbox, .. } = scratch;
+        let routed = engine.route_aggregates(&plan.table, block, moment, outbox);
+        handover.hand_over(&plan, outbox);
+        routed
+    };
+    handover.wait_until(bench, sleep_until(deadline)).await;
+    routed
 }
