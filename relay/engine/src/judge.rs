@@ -109,6 +109,7 @@ impl Table {
         name.extend_from_slice(received);
         let is_rewritten = rewrite::rewrite(&self.rewriters, name, spare)
             .map_err(|rewrite::TooLong| Reason::RewrittenInvalid)?;
+        let is_rewritten = is_rewritten && **name != **received;
         if is_rewritten {
             let checked = self.validation.names.check_made(name);
             checked.map_err(|_| Reason::RewrittenInvalid)?;

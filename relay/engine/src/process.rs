@@ -256,7 +256,11 @@ impl Engine {
             let name = &block[start..name_end];
             let decision = self.memory.decide(table, hash, name);
             if decision != UNTIDY {
-                if decision < UNTIDY || table.validation.judges_points() {
+                let is_plain = !table.validation.judges_points();
+                if is_plain && self.runs.extend(decision, start, end + 1) {
+                    return Ok(Passed::Forwarded);
+                }
+                if decision < UNTIDY || !is_plain {
                     let timestamp = || Point::of(&block[name_end..end]).timestamp;
                     self.check(input, decision, name, timestamp)?;
                 }
@@ -307,7 +311,8 @@ impl Engine {
     ) -> Result<Passed, Reason> {
         let way = self.memory.going(decision).way;
         let known = self.memory.way_mut(way);
-        if !known.way.feeds.is_empty() {
+        let is_fed = !known.way.feeds.is_empty();
+        if is_fed {
             let Point { timestamp, value } = Point::of(&input.block[name_end..cut.end]);
             let fed = self.feeder.feed(known, timestamp, value, input.moment);
             if known.way.fanout.is_none() {
@@ -317,7 +322,11 @@ impl Engine {
         let new_name = self.memory.going(decision).new_name;
         let transfer = &mut input.transfer(self.memory.ways(), out);
         match new_name {
-            None => self.runs.copy(way, cut.start, cut.end + 1, transfer),
+            None => {
+                let decision = (!is_fed).then_some(decision);
+                self.runs
+                    .copy(way, decision, cut.start, cut.end + 1, transfer);
+            }
             Some(name) => {
                 let rest = &input.block[name_end..=cut.end];
                 self.runs.build(way, [name, rest], transfer);

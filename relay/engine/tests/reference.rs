@@ -1,47 +1,143 @@
 //! The engine against a naive reference, written straight from the semantics: whatever the table, the names, the order of
 //! blocks and the swaps of tables between them, the engine's memory of names and its short cuts never change what comes out.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 use regex::Regex;
-use relay_engine::{Engine, Moment, Outbox, Table, UnixSeconds};
+use relay_engine::{Engine, Moment, Outbox, Table, UnixSeconds, aggregate};
+use relay_proto::rewrite_rule::Find;
 use relay_proto::{self as proto, Match, ObjectRef, Snapshot};
 
 const DESTINATIONS: [&str; 3] = ["a", "b", "c"];
 const NOW: u64 = 1_700_000_000;
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(100))]
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn the_engine_does_what_the_reference_does(
+        aggregators in prop::collection::vec(aggregator(), 0..4),
         tables in prop::collection::vec(snapshot(), 1..4),
         blocks in prop::collection::vec((0_usize..4, prop::collection::vec(line(), 0..80)), 1..12),
     ) {
+        // The same aggregators in every table, so that their buckets stay open.
+        let tables: Vec<Snapshot> = tables
+            .into_iter()
+            .map(|snapshot| Snapshot { aggregators: named(&aggregators), ..snapshot })
+            .collect();
         let loaded: Vec<_> = tables.iter().map(|snapshot| Table::load(snapshot).expect("it is valid")).collect();
         let mut engine = Engine::new(0);
         let mut out = Outbox::default();
+        let mut buckets = BTreeMap::new();
         for (table, lines) in &blocks {
             let table = table % tables.len();
             let moment = Moment { now: UnixSeconds(NOW), stamp: 0, is_live: &|_| true };
             let block: String = lines.iter().map(|line| format!("{line}\n")).collect();
-            engine.process(&loaded[table], block.as_bytes(), 64, moment, &mut out);
+            let tally = engine.process(&loaded[table], block.as_bytes(), 64, moment, &mut out);
             let mut came_out = vec![String::new(); DESTINATIONS.len()];
             out.drain(|destination, bytes, _| {
                 came_out[destination.get()] = String::from_utf8(bytes.clone()).expect("it is text");
             });
             let mut expected = vec![String::new(); DESTINATIONS.len()];
+            let mut absorbed = 0;
             for line in lines {
-                if let Some((text, destinations)) = reference(&tables[table], line) {
-                    destinations.iter().for_each(|index| expected[*index] += &text);
+                match reference(&tables[table], line, &mut buckets) {
+                    Way::Dropped => {}
+                    Way::Absorbed => absorbed += 1,
+                    Way::Forwarded(text, destinations) => {
+                        destinations.iter().for_each(|index| expected[*index] += &text);
+                    }
                 }
             }
             prop_assert_eq!(came_out, expected);
+            prop_assert_eq!(tally.absorbed, absorbed);
         }
+        prop_assert_eq!(counts(&mut engine), buckets);
     }
 }
 
-// What comes out of a line, and for whom; `None` if it is dropped.
-fn reference(snapshot: &Snapshot, line: &str) -> Option<(String, Vec<usize>)> {
+// More of them by CARBONWAY_CASES, for a long run by hand.
+fn cases() -> u32 {
+    let wanted = std::env::var("CARBONWAY_CASES").ok();
+    wanted.and_then(|text| text.parse().ok()).unwrap_or(100)
+}
+
+// How many points are in each bucket, by output name and start; aggregators here count.
+type Buckets = BTreeMap<(String, u32), u64>;
+
+// Those of the engine.
+fn counts(engine: &mut Engine) -> Buckets {
+    let mut counts = Buckets::new();
+    let not_finite = aggregate::finish(aggregate::merge(engine.take_all()), |line| {
+        let mut name = Vec::new();
+        line.write_name(&mut name);
+        let name = String::from_utf8(name).expect("it is text");
+        *counts.entry((name, line.start)).or_default() += line.value as u64;
+    });
+    assert_eq!(not_finite, 0);
+    counts
+}
+
+enum Way {
+    Dropped,
+    Absorbed,
+    // What comes out, and for whom.
+    Forwarded(String, Vec<usize>),
+}
+
+fn reference(snapshot: &Snapshot, line: &str, buckets: &mut Buckets) -> Way {
+    let Some((received, value, timestamp)) = parsed(snapshot, line) else {
+        return Way::Dropped;
+    };
+    let mut blocked = snapshot
+        .blocklists
+        .iter()
+        .flat_map(|blocklist| &blocklist.entries);
+    if blocked.any(|entry| matches(entry, &received)) {
+        return Way::Dropped;
+    }
+    let name = rewritten(snapshot, &received);
+    let is_fine = !name.contains(' ') && !name.starts_with('.') && is_name(snapshot, &name);
+    if name != received && !is_fine {
+        return Way::Dropped;
+    }
+    let seconds: u32 = timestamp.parse().expect("it was checked");
+    let (mut is_taken, mut goes_on) = (false, true);
+    for aggregator in &snapshot.aggregators {
+        let conditions = aggregator.r#match.as_ref().expect("it has one");
+        if !goes_on || !matches(conditions, &name) {
+            continue;
+        }
+        goes_on = !aggregator.drop_raw;
+        let captures = regex(&conditions.regex);
+        let captures = captures.captures(&name).expect("it matched");
+        let mut output = String::new();
+        captures.expand(&aggregator.output, &mut output);
+        let start = seconds - seconds % 10;
+        let is_due = u64::from(start) + 12 <= NOW;
+        let is_finite = value.parse().is_ok_and(f64::is_finite);
+        let is_fine = is_finite && !output.starts_with('.') && is_name(snapshot, &output);
+        if is_fine && !is_due && u64::from(seconds) <= NOW + 3600 {
+            *buckets.entry((output, start)).or_default() += 1;
+            is_taken = true;
+        }
+    }
+    let destinations = if goes_on {
+        route(snapshot, &name)
+    } else {
+        vec![]
+    };
+    match (destinations.is_empty(), is_taken) {
+        (false, _) => Way::Forwarded(format!("{name} {value} {timestamp}\n"), destinations),
+        (true, true) => Way::Absorbed,
+        (true, false) => Way::Dropped,
+    }
+}
+
+// Name, value and timestamp of a line that is let in.
+fn parsed<'a>(snapshot: &Snapshot, line: &'a str) -> Option<(String, &'a str, String)> {
     if line.len() > 64 {
         return None;
     }
@@ -50,31 +146,96 @@ fn reference(snapshot: &Snapshot, line: &str) -> Option<(String, Vec<usize>)> {
         return None;
     };
     let name = name.strip_prefix('.').unwrap_or(name);
-    let first_node = name.split(['.', ';']).next().unwrap_or_default();
-    let is_metrics20 = first_node.contains('=') || first_node.contains("_is_");
-    if name.is_empty() || name.starts_with(';') || !name.is_ascii() || is_metrics20 {
-        return None;
-    }
-    let tags_are_fine = name.split(';').skip(1).all(|tag| {
-        tag.split_once('=').is_some_and(|(key, value)| {
-            !key.is_empty() && !key.contains('!') && !value.is_empty() && !value.contains('=')
-        })
-    });
-    let value_is_fine = value.parse::<f64>().is_ok_and(f64::is_finite);
+    let validation = snapshot.validation.as_ref().expect("there is one");
+    let forwards_nan = validation.not_finite() == proto::NotFinite::Forward;
+    let is_spelt_out = value.contains(['n', 'N']);
+    let value_is_fine = value
+        .parse()
+        .is_ok_and(|value: f64| value.is_finite() || (forwards_nan && is_spelt_out));
     let timestamp = match timestamp {
         "N" | "-1" => NOW.to_string(),
         digits if digits.parse::<u32>().is_ok() && !digits.starts_with('+') => digits.to_owned(),
         _ => return None,
     };
-    let mut blocked = snapshot
-        .blocklists
-        .iter()
-        .flat_map(|blocklist| &blocklist.entries);
-    if !tags_are_fine || !value_is_fine || blocked.any(|entry| matches(entry, name)) {
-        return None;
+    let is_fine = is_name(snapshot, name) && value_is_fine;
+    is_fine.then(|| (normalised(validation, name), value, timestamp))
+}
+
+fn is_name(snapshot: &Snapshot, name: &str) -> bool {
+    let validation = snapshot.validation.as_ref().expect("there is one");
+    let (path, tags) = name
+        .split_once(';')
+        .map_or((name, None), |(path, tags)| (path, Some(tags)));
+    let first_node = path.split('.').next().unwrap_or_default();
+    let is_metrics20 = first_node.contains('=') || first_node.contains("_is_");
+    let metrics20_is_fine = validation.metrics20_level() == proto::ValidationLevel::None;
+    if name.is_empty() || (is_metrics20 && !metrics20_is_fine) {
+        return false;
     }
-    let destinations = route(snapshot, name);
-    (!destinations.is_empty()).then(|| (format!("{name} {value} {timestamp}\n"), destinations))
+    let is_medium = || {
+        let tag_is_fine = |tag: &str| {
+            tag.split_once('=').is_some_and(|(key, value)| {
+                !key.is_empty() && !key.contains('!') && !value.is_empty() && !value.contains('=')
+            })
+        };
+        let tags_are_fine = tags.is_none_or(|tags| tags.split(';').all(tag_is_fine));
+        name.is_ascii() && !path.is_empty() && tags_are_fine
+    };
+    let is_strict = || {
+        let is_legal = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+        is_metrics20 || (path.chars().all(is_legal) && !path.contains(".."))
+    };
+    match validation.level() {
+        proto::ValidationLevel::None => true,
+        proto::ValidationLevel::Strict => is_medium() && is_strict(),
+        _ => is_medium(),
+    }
+}
+
+// Tags sorted, of several values of one the last.
+fn normalised(validation: &proto::Validation, name: &str) -> String {
+    let Some((path, tags)) = name.split_once(';').filter(|_| validation.normalise_tags) else {
+        return name.to_owned();
+    };
+    let pairs: Option<BTreeMap<&str, &str>> =
+        tags.split(';').map(|tag| tag.split_once('=')).collect();
+    let is_tag =
+        |(key, value): (&&str, &&str)| !key.is_empty() && !key.contains('!') && !value.is_empty();
+    match pairs {
+        Some(pairs) if !path.is_empty() && pairs.iter().all(is_tag) => {
+            let tag = |(key, value): (&str, &str)| format!(";{key}={value}");
+            path.to_owned() + &pairs.into_iter().map(tag).collect::<String>()
+        }
+        _ => name.to_owned(),
+    }
+}
+
+fn rewritten(snapshot: &Snapshot, name: &str) -> String {
+    let mut name = name.to_owned();
+    for rule in snapshot
+        .rewriters
+        .iter()
+        .flat_map(|rewriter| &rewriter.rules)
+    {
+        if rule
+            .unless
+            .as_ref()
+            .is_some_and(|unless| matches(unless, &name))
+        {
+            continue;
+        }
+        name = match rule.find.as_ref().expect("there is something to find") {
+            Find::Literal(literal) if rule.max > 0 => {
+                name.replacen(literal, &rule.with, rule.max as usize)
+            }
+            Find::Literal(literal) => name.replace(literal, &rule.with),
+            Find::Regex(regex) => {
+                let regex = self::regex(regex);
+                regex.replace_all(&name, rule.with.as_str()).into_owned()
+            }
+        };
+    }
+    name
 }
 
 fn route(snapshot: &Snapshot, name: &str) -> Vec<usize> {
@@ -121,7 +282,7 @@ fn route(snapshot: &Snapshot, name: &str) -> Vec<usize> {
 
 fn matches(conditions: &Match, name: &str) -> bool {
     let unset_or = |text: &str, holds: bool| text.is_empty() || holds;
-    let found = |regex: &str| Regex::new(regex).expect("it is valid").is_match(name);
+    let found = |regex: &str| self::regex(regex).is_match(name);
     unset_or(&conditions.prefix, name.starts_with(&conditions.prefix))
         && unset_or(
             &conditions.not_prefix,
@@ -140,6 +301,20 @@ fn matches(conditions: &Match, name: &str) -> bool {
         && conditions.tags.iter().all(|condition| tag(condition, name))
         && unset_or(&conditions.regex, found(&conditions.regex))
         && unset_or(&conditions.not_regex, !found(&conditions.not_regex))
+}
+
+// Compiled once, for the sake of time.
+fn regex(pattern: &str) -> Regex {
+    thread_local! {
+        static COMPILED: RefCell<BTreeMap<String, Regex>> = RefCell::default();
+    }
+    COMPILED.with_borrow_mut(|compiled| {
+        let compile = || Regex::new(pattern).expect("it is valid");
+        compiled
+            .entry(pattern.to_owned())
+            .or_insert_with(compile)
+            .clone()
+    })
 }
 
 fn glob(glob_left: &[u8], name_left: &[u8]) -> bool {
@@ -190,7 +365,8 @@ fn line() -> impl Strategy<Value = String> {
         1 => "nan|inf|x|1\\.2\\.3|0x1|9e999".boxed(),
     ];
     let timestamp = prop_oneof![
-        8 => "1[0-9]{9}".boxed(),
+        8 => (NOW - 30..NOW + 20).prop_map(|seconds| seconds.to_string()).boxed(),
+        2 => "1[0-9]{9}".boxed(),
         1 => "N|-1|[0-9]{1,11}".boxed(),
         1 => "x|1x|-5".boxed(),
     ];
@@ -274,12 +450,109 @@ fn route_message() -> impl Strategy<Value = proto::Route> {
         )
 }
 
+fn validation() -> impl Strategy<Value = proto::Validation> {
+    use proto::ValidationLevel::{Medium, None, Strict};
+    let level = prop::sample::select(vec![Medium, Medium, Strict, None]);
+    let metrics20_level = prop::sample::select(vec![Medium, None]);
+    (level, metrics20_level, any::<bool>(), any::<bool>()).prop_map(
+        |(level, metrics20_level, forwards_nan, normalise_tags)| proto::Validation {
+            level: level.into(),
+            metrics20_level: metrics20_level.into(),
+            not_finite: match forwards_nan {
+                true => proto::NotFinite::Forward.into(),
+                false => proto::NotFinite::Drop.into(),
+            },
+            normalise_tags,
+            ..proto::Validation::default()
+        },
+    )
+}
+
+fn rewrite_rule() -> impl Strategy<Value = proto::RewriteRule> {
+    let literal = ("[ab.;=]{1,2}", "[ab.;= ]{0,2}", 0_u32..3)
+        .prop_map(|(find, with, max)| (Find::Literal(find), with, max));
+    let regexes = vec![
+        ("^a", "b"),
+        ("(a)(b?)", "${2}x${1}"),
+        ("^", "a."),
+        ("b+|^", "-"),
+        ("\\.(?P<node>[ab]+)$", ".$node.$node"),
+        ("[ab]+;", "${0}a=b;"),
+    ];
+    let regex = prop::sample::select(regexes)
+        .prop_map(|(find, with)| (Find::Regex(find.to_owned()), with.to_owned(), 0));
+    let unless = prop::option::weighted(0.2, conditions());
+    (prop_oneof![literal.boxed(), regex.boxed()], unless).prop_map(|((find, with, max), unless)| {
+        proto::RewriteRule {
+            name: String::new(),
+            find: Some(find),
+            with,
+            max,
+            // One that is all empty leaves nothing alone.
+            unless: unless.filter(|unless| *unless != Match::default()),
+        }
+    })
+}
+
+// Regular expression, output, whether the raw line is dropped.
+fn aggregator() -> impl Strategy<Value = (Match, String, bool)> {
+    let picks = vec![
+        ("^([ab]+)\\.", "agg.$1"),
+        ("\\.(.*)$", "$1"),
+        ("", "all"),
+        ("b", "b$0"),
+        ("^(a)?", "x${1}"),
+    ];
+    let pick = prop::sample::select(picks);
+    (conditions(), pick, prop::bool::weighted(0.3)).prop_map(
+        |(conditions, (regex, output), drop_raw)| {
+            // An aggregator needs one.
+            let regex = if regex.is_empty() { "." } else { regex };
+            let conditions = Match {
+                regex: regex.to_owned(),
+                ..conditions
+            };
+            (conditions, output.to_owned(), drop_raw)
+        },
+    )
+}
+
+fn named(aggregators: &[(Match, String, bool)]) -> Vec<proto::Aggregator> {
+    let message = |(number, (conditions, output, drop_raw)): (usize, &(Match, String, bool))| {
+        proto::Aggregator {
+            source: Some(ObjectRef::new("Aggregator", "d", "x")),
+            id: number.to_string(),
+            r#match: Some(conditions.clone()),
+            functions: vec!["Count".to_owned()],
+            output: output.clone(),
+            interval_ms: 10_000,
+            wait_ms: 12_000,
+            drop_raw: *drop_raw,
+            ..proto::Aggregator::default()
+        }
+    };
+    aggregators.iter().enumerate().map(message).collect()
+}
+
 fn snapshot() -> impl Strategy<Value = Snapshot> {
     let blocked = conditions().prop_filter("it would drop all", |entry| *entry != Match::default());
     let entries = prop::collection::vec(blocked, 0..2);
-    (prop::collection::vec(route_message(), 0..16), entries).prop_map(|(routes, entries)| {
+    let routes = prop::collection::vec(route_message(), 0..16);
+    let rules = prop::collection::vec(rewrite_rule(), 0..4);
+    (validation(), rules, routes, entries).prop_map(|(validation, rules, routes, entries)| {
         Snapshot {
             schema: proto::SCHEMA,
+            validation: Some(validation),
+            rewriters: vec![proto::Rewriter {
+                source: None,
+                rules: (0..)
+                    .zip(rules)
+                    .map(|(number, rule)| proto::RewriteRule {
+                        name: format!("{number}"),
+                        ..rule
+                    })
+                    .collect(),
+            }],
             blocklists: vec![proto::Blocklist {
                 source: None,
                 entries,

@@ -107,6 +107,12 @@ impl Memory {
         }
     }
 
+    /// What ways and new names take, in bytes, as reckoned.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        self.ways.bytes + self.new_names.bytes()
+    }
+
     pub(super) fn forget(&mut self) {
         self.cache.begin_epoch();
         self.ways = Ways::default();

@@ -5,6 +5,7 @@
 
 use super::Moment;
 use super::memory::Ways;
+use crate::cache::Decision;
 use crate::route::Fanout;
 use crate::{DestinationIndex, Outbox};
 
@@ -17,6 +18,8 @@ pub(super) struct Runs {
     start: usize,
     end: usize,
     built: Vec<u8>,
+    // What was decided of the names in the range, if copying is all that is done with them.
+    decision: Option<Decision>,
     // Lines that were forwarded to destinations that are chosen line by line.
     turn: usize,
     chosen: Vec<DestinationIndex>,
@@ -38,25 +41,34 @@ impl<'a> Transfer<'a> {
 }
 
 impl Runs {
-    /// Forwards a line as it came: `start..end` of the block, with its newline.
+    /// Whether a line, `start..end` of the block with its newline, could be forwarded together with the one before it, whose
+    /// name had the same decision: nearly every line, in most tables.
+    pub(super) fn extend(&mut self, decision: Decision, start: usize, end: usize) -> bool {
+        let is_next = self.decision == Some(decision) && self.end == start;
+        if is_next {
+            self.end = end;
+            self.lines += 1;
+        }
+        is_next
+    }
+
+    /// Forwards a line as it came: `start..end` of the block, with its newline. `decision` is given if copying is all that is
+    /// done with such a line.
     pub(super) fn copy(
         &mut self,
         way: usize,
+        decision: Option<Decision>,
         start: usize,
         end: usize,
         transfer: &mut Transfer<'_>,
     ) {
-        if self.lines > 0 && self.way == way && self.end == start && self.built.is_empty() {
-            self.end = end;
-            self.lines += 1;
-            return;
-        }
         self.finish(transfer);
         if transfer.fanout(way).fixed().is_none() {
             let line = &transfer.block[start..end];
             return self.choose(transfer.fanout(way), line, transfer.moment, transfer.out);
         }
         (self.way, self.lines, self.start, self.end) = (way, 1, start, end);
+        self.decision = decision;
     }
 
     /// Forwards a line that is put together of `parts`, the newline among them.
@@ -92,6 +104,7 @@ impl Runs {
         transfer.out.append(destinations, bytes, self.lines);
         self.built.clear();
         self.lines = 0;
+        self.decision = None;
     }
 
     /// Forwards a line by itself, to destinations that are chosen for it if there is a choice.
