@@ -2,6 +2,7 @@
 
 mod check;
 mod directory;
+mod explain;
 mod finding;
 mod run;
 mod schema;
@@ -28,12 +29,15 @@ enum Command {
     Run(run::Args),
     /// Check a directory of resources: exit 0 if all is well, 1 if not.
     Check(check::Args),
+    /// Tell the way of one line through the rules of a directory.
+    Explain(explain::Args),
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(args) => run::main(args),
         Command::Check(args) => check::main(&args),
+        Command::Explain(args) => explain::main(&args),
     };
     done.unwrap_or_else(|error| {
         eprintln!("carbonway: {error:#}");

@@ -4,8 +4,10 @@ use std::io;
 use std::net::SocketAddr;
 
 use anyhow::Context as _;
+use axum::extract::Query;
+use axum::extract::rejection::QueryRejection;
 use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use tokio::net::TcpListener;
@@ -25,22 +27,47 @@ pub async fn bind_admin(address: SocketAddr) -> anyhow::Result<TcpListener> {
     Ok(listener)
 }
 
-/// Serves `/livez`, `/readyz`, `/metrics` and `/refused` of a relay, and `more` beside them. Does not end by itself.
+/// Serves `/livez`, `/readyz`, `/metrics`, `/refused` and `/explain?line=…` of a relay, and `more` beside them. Does not end by itself.
 ///
 /// # Errors
 /// The listener failed.
 pub async fn serve_admin(listener: TcpListener, view: View, more: Router) -> io::Result<()> {
-    let (ready, refused) = (view.clone(), view.clone());
+    let (ready, refused, explained) = (view.clone(), view.clone(), view.clone());
     let router = Router::new()
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(async move || readyz(&ready)))
+        .route("/metrics", get(async move || metrics(&view)))
         .route(
             "/refused",
             get(async move || Json(refused.refused.to_json())),
         )
-        .route("/metrics", get(async move || metrics(&view)))
+        .route(
+            "/explain",
+            get(async move |question| explain(&explained, question)),
+        )
         .merge(more);
     axum::serve(listener, router).await
+}
+
+/// What `/explain` is asked.
+#[derive(serde::Deserialize)]
+struct Question {
+    /// A line without its newline.
+    line: String,
+    /// `text` or `json`, which is the default.
+    output: Option<String>,
+}
+
+fn explain(view: &View, question: Result<Query<Question>, QueryRejection>) -> Response {
+    let Ok(Query(Question { line, output })) = question else {
+        let usage = "ask for /explain?line=NAME+VALUE+TIMESTAMP, URL-encoded, and &output=text for people\n";
+        return (StatusCode::BAD_REQUEST, usage).into_response();
+    };
+    let explanation = view.explain(line.as_bytes());
+    match output.as_deref() {
+        Some("text") => format!("{explanation}\n").into_response(),
+        _ => Json(explanation).into_response(),
+    }
 }
 
 fn readyz(view: &View) -> (StatusCode, &'static str) {

@@ -10,7 +10,7 @@ use relay_engine::UnixSeconds;
     clippy::disallowed_methods,
     reason = "everything else is given the time"
 )]
-pub(crate) fn now() -> UnixSeconds {
+pub fn now() -> UnixSeconds {
     UnixSeconds(
         SystemTime::now()
             .duration_since(UNIX_EPOCH)

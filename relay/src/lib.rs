@@ -35,7 +35,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
-use relay_engine::Table;
+use relay_engine::{Explanation, Moment, Table};
 use relay_proto::{ObjectError, ObjectRef, Snapshot, Version};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -43,6 +43,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
 pub use admin::{bind_admin, serve_admin};
+pub use clock::now;
 pub use config::{Config, RelayName, one_per_core};
 
 use crate::aggregates::{Checkpoint, Flusher};
@@ -351,6 +352,22 @@ impl View {
     /// Whether this relay takes lines: it has a snapshot and is not on its way out.
     pub fn is_ready(&self) -> bool {
         self.plan.load().version.is_some() && *self.phase.borrow() == Phase::Running
+    }
+
+    /// Tells the way that a line takes through the rules in force, as the listener with the longest limit would let it in.
+    pub fn explain(&self, line: &[u8]) -> Explanation {
+        let plan = self.plan.load();
+        let is_live = |destination| plan.producer(destination).is_live();
+        let moment = Moment {
+            now: clock::now(),
+            stamp: clock::stamp(),
+            is_live: &is_live,
+        };
+        let limits = plan.table.listeners().iter();
+        let limit = limits
+            .map(|listener| listener.plaintext.line_bytes_max)
+            .max();
+        plan.table.explain(line, limit.unwrap_or_default(), moment)
     }
 
     fn shown(&self) -> std::sync::MutexGuard<'_, Shown> {

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use regex::bytes::Regex;
 
-use crate::aggregate::{FUNCTION_MARK, RuleIndex, Rules};
+use crate::aggregate::{FUNCTION_MARK, Rule, RuleIndex, Rules};
 use crate::name::NameRules;
+use crate::pattern::Pattern;
 use crate::pattern_set::PatternSet;
 use crate::template::Template;
 
@@ -57,6 +58,15 @@ impl Aggregators {
 
     pub(crate) fn get(&self, rule: RuleIndex) -> &Aggregator {
         &self.list[rule.get()]
+    }
+
+    /// Every aggregator with its match and its rule, in the order of evaluation.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Aggregator, &Pattern, &Arc<Rule>)> {
+        let rules = self.rules.iter().map(|(_, rule)| rule);
+        let matched = self.list.iter().zip(self.patterns.patterns());
+        matched
+            .zip(rules)
+            .map(|((aggregator, pattern), rule)| (aggregator, pattern, rule))
     }
 
     /// Sets `feeds` to where the points of `name` go. Returns whether they go no further.

@@ -19,6 +19,7 @@
 pub mod aggregate;
 mod aggregator;
 mod cache;
+mod explain;
 mod gate;
 mod glob;
 mod judge;
@@ -38,6 +39,7 @@ mod table;
 mod tags;
 mod template;
 
+pub use explain::{AggregateStep, Explanation, Outcome, RouteStep, Step};
 pub use order::NewestPoints;
 pub use outbox::{DestinationIndex, Outbox};
 pub use outcome::{Reason, Tally};

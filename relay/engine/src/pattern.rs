@@ -109,6 +109,48 @@ impl Pattern {
     }
 }
 
+impl Pattern {
+    /// The first condition that does not hold: "regex" or "tags[1]".
+    pub(crate) fn failing(&self, name: &[u8]) -> Option<String> {
+        let fails = |holds: Option<bool>| holds == Some(false);
+        let prefix = |prefix: &Box<[u8]>| name.starts_with(prefix);
+        let contains = |text: &memmem::Finder<'static>| text.find(name).is_some();
+        let matches = |regex: &Regex| regex.is_match(name);
+        let checks = [
+            ("prefix", self.prefix.as_ref().map(prefix)),
+            (
+                "notPrefix",
+                self.not_prefix.as_ref().map(|text| !prefix(text)),
+            ),
+            ("contains", self.contains.as_ref().map(contains)),
+            (
+                "notContains",
+                self.not_contains.as_ref().map(|text| !contains(text)),
+            ),
+            (
+                "suffix",
+                self.suffix.as_ref().map(|text| name.ends_with(text)),
+            ),
+            ("glob", self.glob.as_ref().map(matches)),
+            ("regex", self.regex.as_ref().map(matches)),
+            (
+                "notRegex",
+                self.not_regex.as_ref().map(|regex| !matches(regex)),
+            ),
+        ];
+        let condition = checks.into_iter().find(|(_, holds)| fails(*holds));
+        let tag = || {
+            self.tags
+                .iter()
+                .position(|condition| !condition.matches(name))
+        };
+        match condition {
+            Some((field, _)) => Some(field.to_owned()),
+            None => tag().map(|index| format!("tags[{index}]")),
+        }
+    }
+}
+
 fn optional_regex(field: &str, pattern: &str) -> Result<Option<Regex>, InvalidPattern> {
     if pattern.is_empty() {
         return Ok(None);

@@ -84,6 +84,11 @@ impl PatternSet {
         set
     }
 
+    /// The patterns, by number.
+    pub(crate) fn patterns(&self) -> &[Pattern] {
+        &self.patterns
+    }
+
     /// The numbers of the patterns that match, in ascending order. `scratch` is memory to be reused.
     pub(crate) fn matching<'a>(
         &'a self,

@@ -21,6 +21,7 @@ pub(crate) struct Rule {
     pub(crate) object: Arc<str>,
     /// The rule's place in it.
     pub(crate) index: usize,
+    pub(crate) name: Box<str>,
     pub(crate) replace: Replace,
     /// Names that are left alone.
     pub(crate) unless: Option<Pattern>,
@@ -121,6 +122,7 @@ mod tests {
         Rule {
             object: "d/r".into(),
             index: 0,
+            name: "x".into(),
             replace,
             unless: None,
         }

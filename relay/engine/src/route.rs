@@ -1,5 +1,7 @@
 //! Which destinations get a line.
 
+use std::sync::Arc;
+
 use crate::outbox::DestinationIndex;
 use crate::pattern::Pattern;
 use crate::pattern_set::PatternSet;
@@ -74,14 +76,14 @@ impl Fanout {
 #[derive(Debug, Default)]
 pub(crate) struct Routes {
     /// In the order of evaluation.
-    first: RouteList,
+    pub(crate) first: RouteList,
     /// Those that see only lines that no other route took, in the order of evaluation.
-    unmatched_only: RouteList,
+    pub(crate) unmatched_only: RouteList,
 }
 
 // Routes, and what finds those whose match holds.
 #[derive(Debug, Default)]
-struct RouteList {
+pub(crate) struct RouteList {
     routes: Vec<Route>,
     patterns: PatternSet,
 }
@@ -123,6 +125,11 @@ impl RouteList {
         }
     }
 
+    /// Every route with its match, in the order of evaluation.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Route, &Pattern)> {
+        self.routes.iter().zip(self.patterns.patterns())
+    }
+
     fn matching<'a>(
         &'a self,
         name: &'a [u8],
@@ -137,6 +144,8 @@ impl RouteList {
 /// One route; its match stands elsewhere.
 #[derive(Debug)]
 pub(crate) struct Route {
+    /// As `namespace/name`.
+    pub(crate) object: Arc<str>,
     pub(crate) stop: bool,
     pub(crate) distribution: Distribution,
     pub(crate) targets: Vec<Target>,
@@ -160,8 +169,8 @@ pub(crate) struct Target {
 }
 
 impl Route {
-    // For a line that the route's match holds for: whether the route took it, as it does if the match of a target holds.
-    fn take(&self, name: &[u8], fanout: &mut Fanout) -> bool {
+    /// For a line that the route's match holds for: whether the route took it, as it does if the match of a target holds.
+    pub(crate) fn take(&self, name: &[u8], fanout: &mut Fanout) -> bool {
         let mut matching = self
             .targets
             .iter()

@@ -28,10 +28,20 @@ pub struct Table {
     destinations: Vec<Destination>,
     pub(crate) validation: Validation,
     pub(crate) blocklist: PatternSet,
+    // By the number of the pattern.
+    pub(crate) blocklist_entries: Vec<BlocklistEntry>,
     // In the order of evaluation.
     pub(crate) rewriters: Vec<rewrite::Rule>,
     pub(crate) aggregators: Aggregators,
     pub(crate) routes: Routes,
+}
+
+/// Where an entry of a blocklist stands.
+#[derive(Debug)]
+pub(crate) struct BlocklistEntry {
+    /// The Blocklist, as `namespace/name`.
+    pub(crate) object: Arc<str>,
+    pub(crate) index: usize,
 }
 
 /// What a line must be to be let in.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use regex::Regex;
-use relay_engine::{Engine, Moment, Outbox, Table, UnixSeconds, aggregate};
+use relay_engine::{Engine, Moment, Outbox, Outcome, Table, UnixSeconds, aggregate};
 use relay_proto::rewrite_rule::Find;
 use relay_proto::{self as proto, Match, ObjectRef, Snapshot};
 
@@ -43,10 +43,16 @@ proptest! {
             let mut expected = vec![String::new(); DESTINATIONS.len()];
             let mut absorbed = 0;
             for line in lines {
+                let told = loaded[table].explain(line.as_bytes(), 64, moment);
                 match reference(&tables[table], line, &mut buckets) {
-                    Way::Dropped => {}
-                    Way::Absorbed => absorbed += 1,
+                    Way::Dropped => prop_assert_eq!(told.outcome, Outcome::Dropped),
+                    Way::Absorbed => {
+                        prop_assert_eq!(told.outcome, Outcome::Absorbed);
+                        absorbed += 1;
+                    }
                     Way::Forwarded(text, destinations) => {
+                        let names = destinations.iter().map(|index| format!("d/{}", DESTINATIONS[*index]));
+                        prop_assert_eq!(told.destinations, names.collect::<Vec<_>>());
                         destinations.iter().for_each(|index| expected[*index] += &text);
                     }
                 }

@@ -12,8 +12,8 @@ use relay_proto::rewrite_rule::Find;
 use relay_proto::{self as proto, ObjectRef, Snapshot};
 
 use super::{
-    Address, Destination, Endpoint, Listener, LoadError, LoadErrorKind, Plaintext, Queue, Table,
-    Validation, WhenFull,
+    Address, BlocklistEntry, Destination, Endpoint, Listener, LoadError, LoadErrorKind, Plaintext,
+    Queue, Table, Validation, WhenFull,
 };
 use crate::aggregate::{PercentileDefinition, Rule, RuleSettings, Rules, UnknownFunction};
 use crate::aggregator::{Aggregator, Aggregators, FUNCTION};
@@ -85,11 +85,14 @@ impl Loader {
         let drain_timeout = Duration::from_millis(snapshot.drain_timeout_ms);
         let validation = snapshot.validation.as_ref().unwrap_or(&UNSPECIFIED);
         let validation = self.validation(validation);
-        let blocked = snapshot
-            .blocklists
-            .iter()
-            .flat_map(|blocklist| self.blocklist(blocklist));
-        let blocklist = PatternSet::new(blocked.collect());
+        let (mut entries, mut blocked) = (Vec::new(), Vec::new());
+        for blocklist in &snapshot.blocklists {
+            for (index, pattern) in self.blocklist(blocklist).into_iter().enumerate() {
+                let object = path(&self.source);
+                entries.push(BlocklistEntry { object, index });
+                blocked.push(pattern);
+            }
+        }
         let (destinations, indexes) = self.destinations(&snapshot.destinations);
         let rewriters = self.rewriters(&snapshot.rewriters);
         let aggregators = self.aggregators(&snapshot.aggregators);
@@ -100,7 +103,8 @@ impl Loader {
             drain_timeout,
             destinations,
             validation,
-            blocklist,
+            blocklist: PatternSet::new(blocked),
+            blocklist_entries: entries,
             rewriters,
             aggregators,
             routes,
@@ -232,6 +236,7 @@ impl Loader {
                     loaded.push(rewrite::Rule {
                         object: Arc::clone(&object),
                         index,
+                        name: rule.name.as_str().into(),
                         replace,
                         unless,
                     });
@@ -521,6 +526,7 @@ impl Loader {
             list.push((
                 pattern,
                 Route {
+                    object: path(&self.source),
                     stop: route.stop,
                     distribution,
                     targets,
