@@ -10,7 +10,7 @@ pub(crate) struct Case {
     pub goal: &'static str,
     /// How many destinations the rules refer to: `sink0`, `sink1`, …
     pub sinks: usize,
-    /// How often each line arrives when none is lost, over all sinks.
+    /// How often each line arrives when none is lost, over all sinks; 0: it goes into an aggregate.
     pub copies: u64,
     pub load: Load,
     /// How many lines a round sends, unless told otherwise; in whole passes over the series.
@@ -19,7 +19,7 @@ pub(crate) struct Case {
     pub rules: fn(Relay) -> Option<String>,
 }
 
-pub(crate) const CASES: [Case; 6] = [
+pub(crate) const CASES: [Case; 7] = [
     Case {
         name: "A",
         title: "one route, one destination",
@@ -72,6 +72,16 @@ pub(crate) const CASES: [Case; 6] = [
         load: Load::FloodOfNewNames,
         lines: 5_000_000,
         rules: |relay| regex_routes(relay, 200),
+    },
+    Case {
+        name: "F",
+        title: "100,000 series summed and averaged into 120 by one regex, raw lines dropped",
+        goal: "CPU ≤ 250 ns",
+        sinks: 1,
+        copies: 0,
+        load: Load::FloodOfNow,
+        lines: 10_000_000,
+        rules: aggregate,
     },
     Case {
         name: "latency",
@@ -154,6 +164,38 @@ fn regex_routes(relay: Relay, misses: usize) -> Option<String> {
         Relay::Carbonway => carbonway_route("rest", 0, "", "sink0"),
     };
     Some(rules)
+}
+
+// By datacentre, role and leaf. What is not aggregated, which is the first line that tells that the relay is up, is routed.
+fn aggregate(relay: Relay) -> Option<String> {
+    const REGEX: &str = r"^servers\.p[0-9]+\.(dc[0-9])\.([a-z]+)-[0-9]+\.(.*)$";
+    Some(match relay {
+        Relay::HaProxy => return None,
+        Relay::CarbonC => format!(
+            "aggregate {REGEX}\n\
+             \x20 every 10 seconds expire after 12 seconds timestamp at start of bucket\n\
+             \x20 compute sum write to agg.\\1.\\2.\\3.sum\n\
+             \x20 compute average write to agg.\\1.\\2.\\3.avg\n\
+             \x20 send to sink0 stop;\n\
+             match * send to sink0 stop;\n"
+        ),
+        Relay::Carbonway => {
+            carbonway_route("all", 0, "", "sink0")
+                + &format!(
+                    "---\n\
+                     apiVersion: carbonway.io/v1alpha1\n\
+                     kind: Aggregator\n\
+                     metadata: {{name: by-role}}\n\
+                     spec:\n\
+                     \x20 match: {{regex: '{REGEX}'}}\n\
+                     \x20 functions: [Sum, Avg]\n\
+                     \x20 output: agg.$1.$2.$3\n\
+                     \x20 interval: 10s\n\
+                     \x20 wait: 12s\n\
+                     \x20 dropRaw: true\n"
+                )
+        }
+    })
 }
 
 fn carbonway_route(name: &str, priority: i32, regex: &str, destination: &str) -> String {

@@ -5,7 +5,7 @@ use std::{
     net::{SocketAddrV4, TcpStream},
     ops::Range,
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context as _, Result};
@@ -26,6 +26,8 @@ pub(crate) enum Load {
     Flood,
     /// As fast as the relay takes them; every pass has names that no pass before it had.
     FloodOfNewNames,
+    /// As fast as the relay takes them, every pass measured when it is sent.
+    FloodOfNow,
     /// A thousand times a second, on every connection, so many lines. Their value is when they were due: see [`Stamp`].
     Paced { lines_per_slice: usize },
 }
@@ -64,7 +66,9 @@ pub(crate) fn send(to: SocketAddrV4, load: Load, lines: u64, epoch: Instant) -> 
                     stream.set_write_timeout(Some(STALL))?;
                     let share = Share::new(connection);
                     match load {
-                        Load::Flood | Load::FloodOfNewNames => flood(stream, share, load, passes),
+                        Load::Flood | Load::FloodOfNewNames | Load::FloodOfNow => {
+                            flood(stream, share, load, passes)
+                        }
                         Load::Paced { lines_per_slice } => {
                             pace(stream, share, lines_per_slice, passes, epoch)
                         }
@@ -84,8 +88,12 @@ fn flood(mut stream: TcpStream, mut share: Share, load: Load, passes: u64) -> Re
     let mut sent = Tally::default();
     let mut tally = Tally::of(&share.text);
     for pass in 0..passes {
-        if load == Load::FloodOfNewNames {
-            share.rename(pass);
+        match load {
+            Load::FloodOfNewNames => share.rename(pass),
+            Load::FloodOfNow => share.date(SystemTime::now())?,
+            Load::Flood | Load::Paced { .. } => {}
+        }
+        if load != Load::Flood {
             tally = Tally::of(&share.text);
         }
         stream
@@ -169,6 +177,15 @@ impl Share {
         }
     }
 
+    fn date(&mut self, now: SystemTime) -> Result<()> {
+        let seconds = now.duration_since(UNIX_EPOCH)?.as_secs().to_string();
+        for line in &self.lines {
+            let end = line.end - 1;
+            self.text[end - seconds.len()..end].copy_from_slice(seconds.as_bytes());
+        }
+        Ok(())
+    }
+
     fn stamped(&mut self, lines: Range<usize>, since_epoch: Duration) -> &[u8] {
         let lines = &self.lines[lines];
         for line in lines {
@@ -210,6 +227,19 @@ mod tests {
         assert_eq!(
             line,
             "servers.p000017.dc0.web-00000.cpu.user 000000000.00 1700000000\n"
+        );
+    }
+
+    #[test]
+    fn dated_pass_says_when_it_was_sent() {
+        let mut share = Share::new(0);
+        share
+            .date(UNIX_EPOCH + Duration::from_secs(1_800_000_001))
+            .unwrap();
+        let line = String::from_utf8_lossy(&share.text[share.lines[0].clone()]).into_owned();
+        assert_eq!(
+            line,
+            "servers.p000000.dc0.web-00000.cpu.user 000000000.00 1800000001\n"
         );
     }
 

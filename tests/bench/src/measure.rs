@@ -22,13 +22,16 @@ use crate::{
 const START_LIMIT: Duration = Duration::from_secs(60);
 // A relay that gave nothing for this long has nothing more to give.
 const QUIET: Duration = Duration::from_secs(3);
+// When the last buckets of case F have been sent, after the last line.
+const BUCKETS_SENT: Duration = Duration::from_secs(14);
 const POLL: Duration = Duration::from_millis(2);
 
 /// What one round gave.
 pub(crate) struct Run {
     pub cpu_ns_per_line: f64,
     pub lines_per_second: f64,
-    pub lost_percent: f64,
+    /// `None`: what comes out does not tell.
+    pub lost_percent: Option<f64>,
     pub peak_rss_mib: f64,
     /// From when a line was due to be sent; at a pace only.
     pub latency: Option<Latency>,
@@ -55,11 +58,22 @@ pub(crate) fn measure(
     let cpu_before = process.cpu()?;
     let start = Instant::now();
     let sent = load::send(RELAY, case.load, lines, epoch)?;
+    let sent_in = start.elapsed();
     let due = sent * case.copies;
+    if case.copies == 0 {
+        thread::sleep(BUCKETS_SENT);
+    }
     let last = wait_for(sinks, before.lines + due.lines);
     let cpu = process.cpu()? - cpu_before;
     process.still_runs()?;
 
+    if case.copies == 0 {
+        let run = aggregated(relay, &process, cpu, sent.lines, probes, sent_in)?;
+        ensure!(sinks.tally() != before, "no aggregate came out");
+        drop(process);
+        wait_until(START_LIMIT, || Ok(sinks.connections() == 0))?;
+        return Ok(run);
+    }
     let got = sinks.tally() - before;
     let mut problems = Vec::new();
     if got.lines > due.lines {
@@ -76,7 +90,7 @@ pub(crate) fn measure(
     let run = Run {
         cpu_ns_per_line: cpu.as_nanos() as f64 / sent.lines as f64,
         lines_per_second: got.lines as f64 / case.copies as f64 / (last - start).as_secs_f64(),
-        lost_percent: 100.0 * due.lines.saturating_sub(got.lines) as f64 / due.lines as f64,
+        lost_percent: Some(100.0 * due.lines.saturating_sub(got.lines) as f64 / due.lines as f64),
         peak_rss_mib: process.peak_rss_mib()?,
         latency: sinks.latency(),
         problems: problems
@@ -87,6 +101,42 @@ pub(crate) fn measure(
     drop(process);
     wait_until(START_LIMIT, || Ok(sinks.connections() == 0))?;
     Ok(run)
+}
+
+// A round whose lines go into aggregates. Carbonway says how many did; of others what comes out does not tell.
+fn aggregated(
+    relay: Relay,
+    process: &Process,
+    cpu: Duration,
+    sent: u64,
+    probes: u64,
+    sent_in: Duration,
+) -> Result<Run> {
+    let mut problems = Vec::new();
+    let mut lost_percent = None;
+    if relay == Relay::Carbonway {
+        let metrics = scrape()?;
+        let of = |name: &str| metrics.get(name).copied().unwrap_or(0);
+        let absorbed = of("carbonway_lines_absorbed_total");
+        let (received, forwarded) = (
+            of("carbonway_lines_received_total"),
+            of("carbonway_lines_forwarded_total"),
+        );
+        if received != sent + probes || received != absorbed + forwarded {
+            problems.push(format!(
+                "case F: sent {sent}, and it says: received {received}, forwarded {forwarded}, absorbed {absorbed}"
+            ));
+        }
+        lost_percent = Some(100.0 * sent.saturating_sub(absorbed) as f64 / sent as f64);
+    }
+    Ok(Run {
+        cpu_ns_per_line: cpu.as_nanos() as f64 / sent as f64,
+        lines_per_second: sent as f64 / sent_in.as_secs_f64(),
+        lost_percent,
+        peak_rss_mib: process.peak_rss_mib()?,
+        latency: None,
+        problems,
+    })
 }
 
 /// Sends lines, one at a time, until they come out: the relay is up and connected. Returns how many it took.
@@ -103,7 +153,7 @@ fn send_probes(case: &Case, sinks: &Sinks, process: &mut Process) -> Result<u64>
         .write_all(b"bench.probe 1 1700000000\n")?;
     wait_until(START_LIMIT, || {
         process.still_runs()?;
-        Ok(sinks.tally().lines == before + case.copies)
+        Ok(sinks.tally().lines == before + case.copies.max(1))
     })
     .context("the first line did not arrive")?;
     Ok(1)

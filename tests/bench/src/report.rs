@@ -38,7 +38,7 @@ const FIGURES: [Figure; 7] = [
         name: "lost, %",
         key: "lost_percent",
         decimals: 2,
-        of: |run| Some(run.lost_percent),
+        of: |run| run.lost_percent,
     },
     Figure {
         name: "peak memory, MiB",
