@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use operator::inputs::{Inputs, Key, Kind};
+use operator::inputs::{Inputs, Key, Kind, Objects};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_saphyr::{MessageFormatter as _, UserMessageFormatter};
@@ -115,13 +115,7 @@ pub(crate) fn parse(files: &Files, schemas: &Schemas) -> Directory {
         objects,
         ..
     } = parser;
-    let Objects {
-        relays,
-        destinations,
-        routes,
-        blocklists,
-    } = objects;
-    directory.inputs = Inputs::new(relays, destinations, routes, blocklists);
+    directory.inputs = Inputs::new(objects);
     directory
 }
 
@@ -129,14 +123,6 @@ struct Parser<'a> {
     schemas: &'a Schemas,
     directory: Directory,
     objects: Objects,
-}
-
-#[derive(Default)]
-struct Objects {
-    relays: Vec<Arc<crds::Relay>>,
-    destinations: Vec<Arc<crds::Destination>>,
-    routes: Vec<Arc<crds::Route>>,
-    blocklists: Vec<Arc<crds::Blocklist>>,
 }
 
 impl Parser<'_> {
@@ -228,15 +214,14 @@ impl Parser<'_> {
             }
             None => return,
         };
+        let objects = &mut self.objects;
         let decoded = match key.kind {
-            Kind::Relay => decode(checked, &key).map(|object| self.objects.relays.push(object)),
-            Kind::Destination => {
-                decode(checked, &key).map(|object| self.objects.destinations.push(object))
-            }
-            Kind::Route => decode(checked, &key).map(|object| self.objects.routes.push(object)),
-            Kind::Blocklist => {
-                decode(checked, &key).map(|object| self.objects.blocklists.push(object))
-            }
+            Kind::Relay => decode(checked, &key, &mut objects.relays),
+            Kind::Destination => decode(checked, &key, &mut objects.destinations),
+            Kind::Route => decode(checked, &key, &mut objects.routes),
+            Kind::Blocklist => decode(checked, &key, &mut objects.blocklists),
+            Kind::Rewriter => decode(checked, &key, &mut objects.rewriters),
+            Kind::Aggregator => decode(checked, &key, &mut objects.aggregators),
         };
         if let Err(error) = decoded {
             let (field, message) = (error.path().to_string(), error.inner().to_string());
@@ -250,10 +235,12 @@ impl Parser<'_> {
 fn decode<K: DeserializeOwned + kube::ResourceExt>(
     object: Value,
     key: &Key,
-) -> Result<Arc<K>, serde_path_to_error::Error<serde_json::Error>> {
+    objects: &mut Vec<Arc<K>>,
+) -> Result<(), serde_path_to_error::Error<serde_json::Error>> {
     let mut object: K = serde_path_to_error::deserialize(object)?;
     object.meta_mut().namespace = Some(key.namespace.clone());
-    Ok(Arc::new(object))
+    objects.push(Arc::new(object));
+    Ok(())
 }
 
 // The documents of a file, each with the line that it begins at.
@@ -285,7 +272,8 @@ mod tests {
         let directory = parse(&files, &Schemas::new().unwrap());
         let objects = directory
             .inputs
-            .routes()
+            .objects()
+            .routes
             .iter()
             .map(|route| Key::of(Kind::Route, &**route).to_string());
         (
@@ -317,7 +305,7 @@ mod tests {
         for (text, said) in [
             (
                 ROUTE.replace("kind: Route", "kind: Rout"),
-                "f.yaml:1: kind: there is no kind 'Rout' in carbonway.io: it has Relay, Destination, Route, Blocklist",
+                "f.yaml:1: kind: there is no kind 'Rout' in carbonway.io: it has Relay, Destination, Route, Blocklist, Rewriter, Aggregator",
             ),
             (
                 ROUTE.replace("v1alpha1", "v2"),

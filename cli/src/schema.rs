@@ -55,7 +55,7 @@ impl Schemas {
         object: &Value,
     ) -> Option<Result<Value, Vec<Violation>>> {
         let schema = self.0.get(kind)?;
-        let object = kube_cel::apply_defaults(&schema.open_api, object);
+        let object = kube_cel::apply_defaults(&schema.open_api, &without_nulls(object));
         let mut violations: Vec<_> = schema
             .structural
             .iter_errors(&object)
@@ -75,6 +75,19 @@ impl Schemas {
         } else {
             Err(violations)
         })
+    }
+}
+
+// To the API server a field that is null is one that is not there.
+fn without_nulls(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => fields
+            .iter()
+            .filter(|(_, value)| !value.is_null())
+            .map(|(name, value)| (name.clone(), without_nulls(value)))
+            .collect(),
+        Value::Array(items) => items.iter().map(without_nulls).collect(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.clone(),
     }
 }
 
@@ -282,5 +295,40 @@ mod tests {
             message,
             "two listeners have the same port: give each its own"
         );
+        let rule = json!({ "name": "a", "literal": "x", "with": "", "unless": {} });
+        let (field, message) = one("Rewriter", json!({ "rules": [rule] }));
+        assert_eq!(field, "spec.rules[0].unless");
+        assert!(message.starts_with("no condition is set"), "{message}");
+    }
+
+    #[test]
+    fn durations_are_compared_by_cel() {
+        let aggregator = |interval: &str, wait: &str| {
+            let spec = json!({
+                "match": { "regex": "^raw" },
+                "functions": ["Sum"],
+                "output": "agg",
+                "interval": interval,
+                "wait": wait,
+            });
+            let violations = violations("Aggregator", spec).into_iter();
+            violations.map(|(field, _)| field).collect::<Vec<_>>()
+        };
+        assert_eq!(aggregator("10s", "12s"), Vec::<String>::new());
+        assert_eq!(aggregator("1h", "60m"), Vec::<String>::new());
+        assert_eq!(aggregator("744h", "744h"), Vec::<String>::new());
+        assert_eq!(aggregator("1h", "59m"), ["spec.wait"]);
+        assert_eq!(aggregator("0s", "1s"), ["spec.interval"]);
+        assert_eq!(aggregator("1500ms", "2s"), ["spec.interval"]);
+        assert_eq!(aggregator("1s", "745h"), ["spec.wait"]);
+    }
+
+    #[test]
+    fn a_null_is_an_absent_field() {
+        let listener = json!({ "name": "a", "port": 2003, "plaintext": {} });
+        let spec = json!({ "listeners": [listener], "validation": { "maxPast": null } });
+        assert_eq!(violations("Relay", spec), []);
+        let rule = json!({ "name": "a", "literal": "x", "with": "", "regex": null, "max": null, "unless": null });
+        assert_eq!(violations("Rewriter", json!({ "rules": [rule] })), []);
     }
 }

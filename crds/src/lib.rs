@@ -13,6 +13,7 @@
     reason = "each printcolumn has its own type_ and priority; clippy takes them for one list"
 )]
 
+mod aggregator;
 mod blocklist;
 mod conditions;
 mod destination;
@@ -20,16 +21,22 @@ mod manifest;
 mod matching;
 mod quantity;
 mod relay;
+mod rewriter;
 mod route;
 mod status;
 
+pub use aggregator::{Aggregator, AggregatorSpec, PercentileDefinition};
 pub use blocklist::{Blocklist, BlocklistSpec};
 pub use conditions::{ConditionType, Reason};
 pub use destination::{Carbon, Destination, DestinationSpec, File, Queue, WhenFull};
 pub use manifest::{KINDS, all, to_yaml};
 pub use matching::Match;
 pub use quantity::{Duration, QuantityError, Size};
-pub use relay::{Drain, Listener, Plaintext, Relay, RelaySpec};
+pub use relay::{
+    Drain, Listener, Metrics20Level, NotFinite, Plaintext, Relay, RelaySpec, TagForm, Validation,
+    ValidationLevel,
+};
+pub use rewriter::{RewriteRule, Rewriter, RewriterSpec};
 pub use route::{
     Algorithm, ConsistentHash, Distribution, HashKey, OnMatch, RelayRef, Route, RouteSpec, Target,
 };

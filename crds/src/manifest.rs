@@ -5,10 +5,17 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 };
 use kube::CustomResourceExt as _;
 
-use crate::{Blocklist, Destination, Relay, Route};
+use crate::{Aggregator, Blocklist, Destination, Relay, Rewriter, Route};
 
 /// The kinds, in the order in which a reader meets them.
-pub const KINDS: [&str; 4] = ["Relay", "Destination", "Route", "Blocklist"];
+pub const KINDS: [&str; 6] = [
+    "Relay",
+    "Destination",
+    "Route",
+    "Blocklist",
+    "Rewriter",
+    "Aggregator",
+];
 
 /// Every CRD, in the order of [`KINDS`].
 pub fn all() -> Vec<CustomResourceDefinition> {
@@ -17,6 +24,8 @@ pub fn all() -> Vec<CustomResourceDefinition> {
         Destination::crd(),
         Route::crd(),
         Blocklist::crd(),
+        Rewriter::crd(),
+        Aggregator::crd(),
     ]
     .map(finish)
     .into()

@@ -6,7 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Duration, Status};
 
-/// A fleet of relay pods, and where lines come in. Routes and Blocklists attach to it.
+// Timestamps are whole seconds; and what travels to relays says with a zero that there is no limit.
+const AT_LEAST_A_SECOND: &str = "duration(self) >= duration('1s')";
+const AT_LEAST_A_SECOND_MESSAGE: &str = "write 1s or more, or leave it out for no limit";
+
+/// A fleet of relay pods, and where lines come in. Routes, Blocklists, Rewriters and Aggregators attach to it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
 #[kube(
     group = "carbonway.io",
@@ -51,6 +55,9 @@ pub struct RelaySpec {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     #[schemars(length(min = 1, max = 16))]
     pub listeners: Vec<Listener>,
+    /// What a line must be to be let in.
+    #[serde(default)]
+    pub validation: Validation,
     /// What happens when a relay is told to stop.
     #[serde(default)]
     pub drain: Drain,
@@ -100,6 +107,72 @@ impl Default for Plaintext {
             idle_timeout: Duration::from_secs(120),
         }
     }
+}
+
+/// What a line must be to be let in. Others are dropped and counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Validation {
+    /// How strictly names are judged. Medium: ASCII without NUL, and well-formed tags. Strict: Medium, and nothing but letters,
+    /// digits, _, - and single dots before the tags. None: any name is let in.
+    #[serde(default)]
+    pub level: ValidationLevel,
+    /// How strictly metrics2.0 names are judged. Medium: ASCII without NUL, with a unit, an mtype and another tag. None: any
+    /// name is let in.
+    #[serde(default)]
+    pub metrics20_level: Metrics20Level,
+    /// What becomes of a line whose value is NaN or infinite. Drop: it is dropped and counted. Forward: it is forwarded, and
+    /// Aggregators leave it out.
+    #[serde(default)]
+    pub nan: NotFinite,
+    /// True: drops a point that is not newer than the one before it in its series.
+    #[serde(default)]
+    pub reject_out_of_order: bool,
+    /// How far in the past a timestamp may lie; at least 1s. Default: however far.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new(AT_LEAST_A_SECOND).message(AT_LEAST_A_SECOND_MESSAGE))]
+    pub max_past: Option<Duration>,
+    /// How far in the future a timestamp may lie; at least 1s. Default: however far.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new(AT_LEAST_A_SECOND).message(AT_LEAST_A_SECOND_MESSAGE))]
+    pub max_future: Option<Duration>,
+    /// The form in which tagged names go on. AsReceived: byte for byte. Normalised: tags sorted as Graphite does, before any
+    /// rule sees the name.
+    #[serde(default)]
+    pub tags: TagForm,
+}
+
+/// How strictly names are judged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ValidationLevel {
+    #[default]
+    Medium,
+    Strict,
+    None,
+}
+
+/// How strictly metrics2.0 names are judged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Metrics20Level {
+    #[default]
+    Medium,
+    None,
+}
+
+/// What becomes of a line whose value is NaN or infinite.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum NotFinite {
+    #[default]
+    Drop,
+    Forward,
+}
+
+/// The form in which tagged names go on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum TagForm {
+    #[default]
+    AsReceived,
+    Normalised,
 }
 
 /// What happens when a relay is told to stop.

@@ -53,10 +53,14 @@ impl Fleet {
 
 fn members_of(snapshot: &Snapshot) -> impl Iterator<Item = Key> {
     let blocklists = snapshot.blocklists.iter().map(|list| &list.source);
+    let rewriters = snapshot.rewriters.iter().map(|item| &item.source);
+    let aggregators = snapshot.aggregators.iter().map(|item| &item.source);
     let routes = snapshot.routes.iter().map(|route| &route.source);
     let destinations = snapshot.destinations.iter().map(|item| &item.source);
     iter::once(&snapshot.relay)
         .chain(blocklists)
+        .chain(rewriters)
+        .chain(aggregators)
         .chain(routes)
         .chain(destinations)
         .flatten()

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use crds::{Blocklist, Destination, Relay, Route};
+use serde::de::DeserializeOwned;
 
 use crate::compile::{Compiled, compile};
-use crate::inputs::Inputs;
+use crate::inputs::{Inputs, Kind, Objects};
 
 pub(crate) const RELAY: &str = "
 kind: Relay
@@ -25,33 +25,30 @@ metadata: {name: all, generation: 3}
 spec: {destinations: [{name: graphite}]}
 ";
 
-/// Compiles manifests, with `d` as the namespace of those that have none.
+/// Compiles manifests, with `d` as the namespace of those that have none. A manifest begins with its kind.
 pub(crate) fn apply(manifests: &[&str]) -> Compiled {
-    let (mut relays, mut destinations, mut routes, mut blocklists) =
-        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut objects = Objects::default();
     for manifest in manifests {
-        let manifest = format!("apiVersion: carbonway.io/v1alpha1\n{manifest}");
-        let manifest = match manifest.contains("namespace:") {
-            true => manifest,
-            false => manifest.replacen("metadata: {", "metadata: {namespace: d, ", 1),
-        };
-        if manifest.contains("kind: Relay") {
-            relays.push(Arc::new(
-                serde_saphyr::from_str::<Relay>(&manifest).unwrap(),
-            ));
-        } else if manifest.contains("kind: Destination") {
-            destinations.push(Arc::new(
-                serde_saphyr::from_str::<Destination>(&manifest).unwrap(),
-            ));
-        } else if manifest.contains("kind: Route") {
-            routes.push(Arc::new(
-                serde_saphyr::from_str::<Route>(&manifest).unwrap(),
-            ));
-        } else {
-            blocklists.push(Arc::new(
-                serde_saphyr::from_str::<Blocklist>(&manifest).unwrap(),
-            ));
+        let kind = Kind::ALL
+            .into_iter()
+            .find(|kind| manifest.starts_with(&format!("\nkind: {kind}\n")))
+            .expect("a manifest begins with its kind");
+        match kind {
+            Kind::Relay => objects.relays.push(read(manifest)),
+            Kind::Destination => objects.destinations.push(read(manifest)),
+            Kind::Route => objects.routes.push(read(manifest)),
+            Kind::Blocklist => objects.blocklists.push(read(manifest)),
+            Kind::Rewriter => objects.rewriters.push(read(manifest)),
+            Kind::Aggregator => objects.aggregators.push(read(manifest)),
         }
     }
-    compile(&Inputs::new(relays, destinations, routes, blocklists))
+    compile(&Inputs::new(objects))
+}
+
+fn read<K: DeserializeOwned>(manifest: &str) -> Arc<K> {
+    let mut manifest = format!("apiVersion: carbonway.io/v1alpha1{manifest}");
+    if !manifest.contains("namespace:") {
+        manifest = manifest.replacen("metadata: {", "metadata: {namespace: d, ", 1);
+    }
+    Arc::new(serde_saphyr::from_str(&manifest).unwrap())
 }

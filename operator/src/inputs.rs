@@ -4,7 +4,7 @@
 
 use std::{fmt, sync::Arc};
 
-use crds::{Blocklist, Destination, Relay, Route};
+use crds::{Aggregator, Blocklist, Destination, Relay, Rewriter, Route};
 use kube::ResourceExt;
 use relay_proto::ObjectRef;
 
@@ -19,11 +19,22 @@ pub enum Kind {
     Route,
     /// Lines to drop.
     Blocklist,
+    /// Changes names.
+    Rewriter,
+    /// Makes one series of many.
+    Aggregator,
 }
 
 impl Kind {
     /// Every kind, in the order in which a reader meets them.
-    pub const ALL: [Self; 4] = [Self::Relay, Self::Destination, Self::Route, Self::Blocklist];
+    pub const ALL: [Self; 6] = [
+        Self::Relay,
+        Self::Destination,
+        Self::Route,
+        Self::Blocklist,
+        Self::Rewriter,
+        Self::Aggregator,
+    ];
 
     /// The kind as a manifest spells it.
     pub const fn as_str(self) -> &'static str {
@@ -32,6 +43,8 @@ impl Kind {
             Self::Destination => "Destination",
             Self::Route => "Route",
             Self::Blocklist => "Blocklist",
+            Self::Rewriter => "Rewriter",
+            Self::Aggregator => "Aggregator",
         }
     }
 }
@@ -100,50 +113,53 @@ impl fmt::Display for Key {
     }
 }
 
+/// Resources, a list for each kind.
+#[derive(Clone, Debug, Default)]
+pub struct Objects {
+    /// Fleets of relay pods.
+    pub relays: Vec<Arc<Relay>>,
+    /// Who gets lines.
+    pub destinations: Vec<Arc<Destination>>,
+    /// Which lines go where.
+    pub routes: Vec<Arc<Route>>,
+    /// Lines to drop.
+    pub blocklists: Vec<Arc<Blocklist>>,
+    /// What changes names.
+    pub rewriters: Vec<Arc<Rewriter>>,
+    /// What makes one series of many.
+    pub aggregators: Vec<Arc<Aggregator>>,
+}
+
 /// All resources at one moment. Each list is sorted by namespace, then name, and holds no identity twice, so that the
 /// order in which objects were listed or read cannot reach a snapshot.
 #[derive(Clone, Debug, Default)]
-pub struct Inputs {
-    relays: Vec<Arc<Relay>>,
-    destinations: Vec<Arc<Destination>>,
-    routes: Vec<Arc<Route>>,
-    blocklists: Vec<Arc<Blocklist>>,
-}
+pub struct Inputs(Objects);
 
 impl Inputs {
     /// Sorts what it is given. Of several objects with the same identity it keeps the first.
-    pub fn new(
-        relays: Vec<Arc<Relay>>,
-        destinations: Vec<Arc<Destination>>,
-        routes: Vec<Arc<Route>>,
-        blocklists: Vec<Arc<Blocklist>>,
-    ) -> Self {
-        Self {
+    pub fn new(objects: Objects) -> Self {
+        // All fields by name, so that none is left unsorted.
+        let Objects {
+            relays,
+            destinations,
+            routes,
+            blocklists,
+            rewriters,
+            aggregators,
+        } = objects;
+        Self(Objects {
             relays: sorted(relays),
             destinations: sorted(destinations),
             routes: sorted(routes),
             blocklists: sorted(blocklists),
-        }
+            rewriters: sorted(rewriters),
+            aggregators: sorted(aggregators),
+        })
     }
 
-    /// The Relays.
-    pub fn relays(&self) -> &[Arc<Relay>] {
-        &self.relays
-    }
-
-    /// The Destinations.
-    pub fn destinations(&self) -> &[Arc<Destination>] {
-        &self.destinations
-    }
-
-    /// The Routes.
-    pub fn routes(&self) -> &[Arc<Route>] {
-        &self.routes
-    }
-
-    /// The Blocklists.
-    pub fn blocklists(&self) -> &[Arc<Blocklist>] {
-        &self.blocklists
+    /// The resources, sorted.
+    pub fn objects(&self) -> &Objects {
+        &self.0
     }
 }
 

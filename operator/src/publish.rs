@@ -145,27 +145,24 @@ fn contents(snapshot: &Snapshot) -> impl Iterator<Item = (Key, Version)> {
         relay: snapshot.relay.clone(),
         listeners: snapshot.listeners.clone(),
         drain_timeout_ms: snapshot.drain_timeout_ms,
+        validation: snapshot.validation,
         blocklists: Vec::new(),
+        rewriters: Vec::new(),
+        aggregators: Vec::new(),
         routes: Vec::new(),
         destinations: Vec::new(),
     };
-    let relay = (&snapshot.relay, relay.encode_to_vec());
-    let blocklists = snapshot
-        .blocklists
-        .iter()
-        .map(|list| (&list.source, list.encode_to_vec()));
-    let routes = snapshot
-        .routes
-        .iter()
-        .map(|route| (&route.source, route.encode_to_vec()));
-    let destinations = snapshot
-        .destinations
-        .iter()
-        .map(|item| (&item.source, item.encode_to_vec()));
-    std::iter::once(relay)
-        .chain(blocklists)
-        .chain(routes)
-        .chain(destinations)
+    let blocklists = snapshot.blocklists.iter();
+    let rewriters = snapshot.rewriters.iter();
+    let aggregators = snapshot.aggregators.iter();
+    let routes = snapshot.routes.iter();
+    let destinations = snapshot.destinations.iter();
+    std::iter::once((&snapshot.relay, relay.encode_to_vec()))
+        .chain(blocklists.map(|item| (&item.source, item.encode_to_vec())))
+        .chain(rewriters.map(|item| (&item.source, item.encode_to_vec())))
+        .chain(aggregators.map(|item| (&item.source, item.encode_to_vec())))
+        .chain(routes.map(|item| (&item.source, item.encode_to_vec())))
+        .chain(destinations.map(|item| (&item.source, item.encode_to_vec())))
         .filter_map(|(source, encoded)| {
             let key = Key::from_ref(source.as_ref()?)?;
             Some((key, Version::of(&encoded)))

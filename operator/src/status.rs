@@ -146,6 +146,8 @@ impl Report {
             moment.due(Kind::Destination, &stores.destinations, written),
             moment.due(Kind::Route, &stores.routes, written),
             moment.due(Kind::Blocklist, &stores.blocklists, written),
+            moment.due(Kind::Rewriter, &stores.rewriters, written),
+            moment.due(Kind::Aggregator, &stores.aggregators, written),
         ]
         .into_iter()
         .flatten()
@@ -319,6 +321,8 @@ fn resource(kind: Kind) -> ApiResource {
         Kind::Destination => ApiResource::erase::<crds::Destination>(&()),
         Kind::Route => ApiResource::erase::<crds::Route>(&()),
         Kind::Blocklist => ApiResource::erase::<crds::Blocklist>(&()),
+        Kind::Rewriter => ApiResource::erase::<crds::Rewriter>(&()),
+        Kind::Aggregator => ApiResource::erase::<crds::Aggregator>(&()),
     }
 }
 

@@ -10,7 +10,7 @@ use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crds::{Blocklist, Destination, RELAY_LABEL, Relay, Route};
+use crds::{Aggregator, Blocklist, Destination, RELAY_LABEL, Relay, Rewriter, Route};
 use futures::TryStreamExt as _;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
@@ -25,7 +25,7 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use crate::causes::causes;
-use crate::inputs::Inputs;
+use crate::inputs::{Inputs, Objects};
 use crate::metrics::Metrics;
 
 /// What the API server has.
@@ -35,6 +35,8 @@ pub(crate) struct Stores {
     pub(crate) destinations: Store<Destination>,
     pub(crate) routes: Store<Route>,
     pub(crate) blocklists: Store<Blocklist>,
+    pub(crate) rewriters: Store<Rewriter>,
+    pub(crate) aggregators: Store<Aggregator>,
     /// Those of fleets: labelled with a Relay.
     pub(crate) pods: Store<Pod>,
     /// Something that is compiled changed.
@@ -63,6 +65,8 @@ impl Stores {
         start.follow(Kind::of("Destination", |stores| &stores.destinations));
         start.follow(Kind::of("Route", |stores| &stores.routes));
         start.follow(Kind::of("Blocklist", |stores| &stores.blocklists));
+        start.follow(Kind::of("Rewriter", |stores| &stores.rewriters));
+        start.follow(Kind::of("Aggregator", |stores| &stores.aggregators));
         start.follow(Kind {
             config: watcher::Config::default().labels(RELAY_LABEL),
             prune: keep_identity_and_phase,
@@ -74,12 +78,14 @@ impl Stores {
 
     /// All that is compiled.
     pub(crate) fn inputs(&self) -> Inputs {
-        Inputs::new(
-            self.relays.all(),
-            self.destinations.all(),
-            self.routes.all(),
-            self.blocklists.all(),
-        )
+        Inputs::new(Objects {
+            relays: self.relays.all(),
+            destinations: self.destinations.all(),
+            routes: self.routes.all(),
+            blocklists: self.blocklists.all(),
+            rewriters: self.rewriters.all(),
+            aggregators: self.aggregators.all(),
+        })
     }
 
     /// The kinds that were not listed once.
@@ -89,6 +95,8 @@ impl Stores {
             ("Destination", self.destinations.is_listed()),
             ("Route", self.routes.is_listed()),
             ("Blocklist", self.blocklists.is_listed()),
+            ("Rewriter", self.rewriters.is_listed()),
+            ("Aggregator", self.aggregators.is_listed()),
             ("Pod", self.pods.is_listed()),
         ]
         .into_iter()

@@ -2,7 +2,10 @@
 
 use std::net::TcpListener;
 
-use harness::{RelayProcess, Sender, Sink, blocklist, carbon, destination, object, relay, route};
+use harness::{
+    RelayProcess, Sender, Sink, aggregator, blocklist, carbon, destination, object, relay,
+    rewriter, route,
+};
 
 use crate::installation::{Condition, Installation, PODS};
 
@@ -160,6 +163,17 @@ fn whatever_is_deleted_and_made_again_converges() {
         ("destination/sink", carbon("sink", sink.address(), "")),
         ("route/all", route("all", "destinations: [{name: sink}]")),
         ("blocklist/junk", blocklist("junk", "{prefix: junk.}")),
+        (
+            "rewriter/names",
+            rewriter("names", "{name: dc, literal: dc1., with: ams.}"),
+        ),
+        (
+            "aggregator/totals",
+            aggregator(
+                "totals",
+                "match: {regex: \"^raw[.](.*)\"}, functions: [Sum], output: total.$1, interval: 1s, wait: 1s",
+            ),
+        ),
     ];
     let manifests: Vec<_> = objects.iter().map(|(_, yaml)| yaml.clone()).collect();
     kubectl.apply(&manifests.join("---\n"));
@@ -171,8 +185,14 @@ fn whatever_is_deleted_and_made_again_converges() {
         // what depends on it says so
         match *object {
             "relay/edge" => {
-                installation.wait_for_reason("route/all", "Accepted", "NoMatchingRelay");
-                installation.wait_for_reason("blocklist/junk", "Accepted", "NoMatchingRelay");
+                for orphan in [
+                    "route/all",
+                    "blocklist/junk",
+                    "rewriter/names",
+                    "aggregator/totals",
+                ] {
+                    installation.wait_for_reason(orphan, "Accepted", "NoMatchingRelay");
+                }
             }
             "destination/sink" => {
                 installation.wait_for_reason("route/all", "Ready", "DestinationNotFound");

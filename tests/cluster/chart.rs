@@ -133,13 +133,16 @@ fn the_operator_may_do_what_it_must_and_nothing_else() {
     let rules = json!([
         {
             "apiGroups": ["carbonway.io"],
-            "resources": ["relays", "destinations", "routes", "blocklists"],
+            "resources": [
+                "relays", "destinations", "routes", "blocklists", "rewriters", "aggregators",
+            ],
             "verbs": ["get", "list", "watch"],
         },
         {
             "apiGroups": ["carbonway.io"],
             "resources": [
                 "relays/status", "destinations/status", "routes/status", "blocklists/status",
+                "rewriters/status", "aggregators/status",
             ],
             "verbs": ["patch"],
         },

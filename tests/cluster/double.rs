@@ -4,8 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Command;
 
 use harness::{
-    ApiServer, DEADLINE, Fleet, Process, RelayProcess, Sender, Sink, binary, blocklist, carbon,
-    eventually, get, own_address, relay, route,
+    ApiServer, DEADLINE, Fleet, Process, RelayProcess, Sender, Sink, aggregator, binary, blocklist,
+    carbon, eventually, get, own_address, relay, rewriter, route,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -59,7 +59,7 @@ fn apply(api: &ApiServer, manifests: &[String]) {
     }
 }
 
-// A Relay with its pod, a sink, and a Route to it.
+// A Relay with its pod, a sink, a Route to it, and one of every other kind that leaves the lines of these tests alone.
 fn apply_basics(api: &ApiServer, sink: &Sink) {
     api.apply(json!({
         "kind": "Pod",
@@ -71,6 +71,11 @@ fn apply_basics(api: &ApiServer, sink: &Sink) {
         relay("", ""),
         carbon("sink", sink.address(), ""),
         blocklist("junk", "{prefix: junk.}"),
+        rewriter("names", "{name: dc, literal: dc1., with: ams.}"),
+        aggregator(
+            "totals",
+            "match: {regex: \"^raw[.](.*)\"}, functions: [Sum], output: total.$1, interval: 1s, wait: 1s",
+        ),
         route("web", "match: {prefix: web.}, destinations: [{name: sink}]"),
     ];
     apply(api, &manifests);
@@ -100,6 +105,8 @@ fn wait_until_all_ready(api: &ApiServer) {
         ("Relay", "edge"),
         ("Destination", "sink"),
         ("Blocklist", "junk"),
+        ("Rewriter", "names"),
+        ("Aggregator", "totals"),
         ("Route", "web"),
     ] {
         let ready = wait_for_reason(api, kind, name, "Ready", "Ready");
@@ -123,7 +130,12 @@ fn what_is_applied_becomes_ready_and_what_is_changed_converges() {
     );
     assert_eq!(sink.wait_for_lines(1), ["web.a 1 1700000000"]);
 
-    let neighbours = [("Destination", "sink"), ("Blocklist", "junk")];
+    let neighbours = [
+        ("Destination", "sink"),
+        ("Blocklist", "junk"),
+        ("Rewriter", "names"),
+        ("Aggregator", "totals"),
+    ];
     let before = neighbours.map(|(kind, name)| api.get(kind, name));
     apply(
         &api,
@@ -222,9 +234,9 @@ fn watches_that_end_and_history_that_is_forgotten_are_survived() {
     wait_until_all_ready(&api);
     eventually(
         DEADLINE,
-        "five kinds to be told that they are behind",
+        "seven kinds to be told that they are behind",
         || match api.expired() {
-            5 => Ok(()),
+            7 => Ok(()),
             expired => Err(format!("{expired} were")),
         },
     );

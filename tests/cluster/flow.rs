@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use harness::{DEADLINE, RelayProcess, Sender, Sink, blocklist, carbon, eventually, relay, route};
+use harness::{
+    DEADLINE, RelayProcess, Sender, Sink, aggregator, blocklist, carbon, eventually, relay,
+    rewriter, route,
+};
 use serde_json::{Value, json};
 
 use crate::installation::{Condition, Installation};
@@ -30,6 +33,8 @@ fn the_quickstart_becomes_ready_and_lines_flow_through_both_relays() {
         "destination/stdout",
         "route/everything",
         "blocklist/junk",
+        "rewriter/datacentres",
+        "aggregator/totals",
     ] {
         let ready = Condition {
             status: "True".into(),
@@ -38,12 +43,19 @@ fn the_quickstart_becomes_ready_and_lines_flow_through_both_relays() {
         };
         assert_eq!(installation.condition(object, "Ready"), ready, "{object}");
     }
-    let table = kubectl.run(&["get", "route", "everything", "--no-headers"]);
-    let columns: Vec<_> = table.split_whitespace().take(6).collect();
-    assert_eq!(
-        columns,
-        ["everything", "True", "Ready", "2/2", "0", "stdout"]
-    );
+    for (object, row) in [
+        ("route/everything", "everything True Ready 2/2 0 stdout"),
+        ("rewriter/datacentres", "datacentres True Ready 2/2 0 dc1"),
+        (
+            "aggregator/totals",
+            "totals True Ready 2/2 [\"Sum\"] 10s total.$1",
+        ),
+    ] {
+        let table = kubectl.run(&["get", object, "--no-headers"]);
+        let columns: Vec<_> = table.split_whitespace().collect();
+        // but for the age
+        assert_eq!(columns[..columns.len() - 1].join(" "), row);
+    }
 
     relays.iter_mut().for_each(RelayProcess::wait_until_ready);
     send(&relays, "junk.anything");
@@ -118,6 +130,48 @@ fn a_changed_route_sends_lines_elsewhere_and_its_neighbours_are_left_alone() {
     // the Relay tells of the new snapshot; when it has, all that was to be written was
     installation.wait_until_ready(&["relay/edge"]);
     assert_eq!(neighbours.each_ref().map(version), before, "{neighbours:?}");
+}
+
+#[test]
+fn rewriters_and_aggregators_become_ready_and_ready_again_when_they_are_changed() {
+    let Some(installation) = Installation::new("flow-rewritten") else {
+        return;
+    };
+    let kubectl = &installation.kubectl;
+    let _relays = installation.start_relays();
+    let sink = Sink::open();
+    let rules = |with: &str| {
+        rewriter(
+            "names",
+            &format!("{{name: dc, literal: dc1., with: {with}}}"),
+        )
+    };
+    let totals = |interval: &str| {
+        let spec = "match: {regex: \"^raw[.](.*)\"}, functions: [Sum], output: total.$1, wait: 1m";
+        aggregator("totals", &format!("{spec}, interval: {interval}"))
+    };
+    kubectl.apply(
+        &[
+            relay("", ""),
+            carbon("sink", sink.address(), ""),
+            route("all", "destinations: [{name: sink}]"),
+            rules("ams."),
+            totals("10s"),
+        ]
+        .join("---\n"),
+    );
+    installation.wait_until_ready(&["carbonway", "--all"]);
+    let generation = |object: &str| {
+        let object = kubectl.get(&[object]);
+        let programmed = Condition::of(&object, "Programmed").expect("a condition");
+        assert_eq!(programmed.message, "active on 2/2 relay pods");
+        object["status"]["observedGeneration"].clone()
+    };
+    let objects = ["route/all", "rewriter/names", "aggregator/totals"];
+    assert_eq!(objects.map(generation), [1, 1, 1]);
+    kubectl.apply(&[rules("fra."), totals("20s")].join("---\n"));
+    installation.wait_until_ready(&["carbonway", "--all"]);
+    assert_eq!(objects.map(generation), [1, 2, 2]);
 }
 
 #[test]

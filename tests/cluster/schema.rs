@@ -1,11 +1,20 @@
 //! What the API server itself refuses, by structural schema and CEL, and in which words.
 
-use harness::{Cluster, destination, object, relay, route};
+use harness::{Cluster, aggregator, blocklist, destination, object, relay, rewriter, route};
 use serde_json::Value;
 
 // Every refused object, and what kubectl must say about it.
 fn refused() -> Vec<(String, &'static [&'static str])> {
-    let blocklist = |entries: &str| object("Blocklist", "x", &format!("entries: [{entries}]"));
+    let blocklist = |entries: &str| blocklist("x", entries);
+    let rewriter = |rules: &str| rewriter("x", rules);
+    let times = |interval: &str, wait: &str| {
+        let what = "match: {regex: \"^raw[.](.*)\"}, functions: [Sum], output: agg.$1";
+        aggregator("x", &format!("{what}, interval: {interval}, wait: {wait}"))
+    };
+    let functions = |functions: &str| times("10s", "12s").replace("[Sum]", functions);
+    let consistent = "distribution: ConsistentHash, destinations";
+    const WHOLE_SECONDS: &str =
+        "write whole seconds, minutes or hours without fractions, from 1s to 744h";
     let listeners = |listeners: &str| object("Relay", "x", &format!("listeners: [{listeners}]"));
     let long = "x".repeat(1025);
     vec![
@@ -92,6 +101,34 @@ fn refused() -> Vec<(String, &'static [&'static str])> {
             &["spec.drain.timeout", "should match"],
         ),
         (
+            relay("", "validation: {level: Lax},"),
+            &[
+                "spec.validation.level",
+                "supported values: \"Medium\", \"Strict\", \"None\"",
+            ],
+        ),
+        (
+            relay("", "validation: {metrics20Level: Strict},"),
+            &[
+                "spec.validation.metrics20Level",
+                "supported values: \"Medium\", \"None\"",
+            ],
+        ),
+        (
+            relay("", "validation: {maxPast: 0s},"),
+            &[
+                "spec.validation.maxPast: Invalid value",
+                "write 1s or more, or leave it out for no limit",
+            ],
+        ),
+        (
+            relay("", "validation: {maxFuture: 999ms},"),
+            &[
+                "spec.validation.maxFuture: Invalid value",
+                "write 1s or more, or leave it out for no limit",
+            ],
+        ),
+        (
             blocklist("{prefix: a}, {}"),
             &[
                 "spec: Invalid value",
@@ -147,6 +184,180 @@ fn refused() -> Vec<(String, &'static [&'static str])> {
             route("x", "destinations: [{name: a}], mach: {prefix: a}"),
             &["unknown field \"spec.mach\""],
         ),
+        (
+            route(
+                "x",
+                "destinations: [{name: a}], consistentHash: {algorithm: Carbon}",
+            ),
+            &[
+                "spec: Invalid value",
+                "consistentHash is for distribution: ConsistentHash only",
+            ],
+        ),
+        (
+            route(
+                "x",
+                &format!("{consistent}: [{{name: a}}, {{name: b, match: {{prefix: b}}}}]"),
+            ),
+            &[
+                "spec: Invalid value",
+                "with ConsistentHash the series alone decides: a destination cannot have a match",
+            ],
+        ),
+        (
+            route("x", "destinations: [{name: a}, {name: b, instance: b}]"),
+            &[
+                "spec: Invalid value",
+                "an instance is for distribution: ConsistentHash only",
+            ],
+        ),
+        (
+            route(
+                "x",
+                &format!("{consistent}: [{{name: a}}], consistentHash: {{algorithm: Md5}}"),
+            ),
+            &[
+                "spec.consistentHash.algorithm",
+                "supported values: \"Carbon\", \"CarbonRelayNg\"",
+            ],
+        ),
+        (
+            route(
+                "x",
+                &format!("{consistent}: [{{name: a}}], consistentHash: {{hashKey: Tags}}"),
+            ),
+            &[
+                "spec.consistentHash.hashKey",
+                "supported values: \"Series\", \"Name\", \"Normalised\"",
+            ],
+        ),
+        (
+            route(
+                "x",
+                &format!("{consistent}: [{{name: a}}], consistentHash: {{replicationFactor: 0}}"),
+            ),
+            &[
+                "spec.consistentHash.replicationFactor",
+                "greater than or equal to 1",
+            ],
+        ),
+        (
+            rewriter(""),
+            &["spec.rules", "should have at least 1 items"],
+        ),
+        (
+            rewriter("{name: a, literal: x}"),
+            &["spec.rules[0].with: Required value"],
+        ),
+        (
+            rewriter("{name: a, literal: \"\", with: z}"),
+            &["spec.rules[0].literal", "should be at least 1 chars long"],
+        ),
+        (
+            rewriter("{name: a, with: z}"),
+            &[
+                "spec.rules[0]: Invalid value",
+                "set exactly one of literal and regex",
+            ],
+        ),
+        (
+            rewriter("{name: a, literal: x, with: z}, {name: b, literal: x, regex: x, with: z}"),
+            &[
+                "spec.rules[1]: Invalid value",
+                "set exactly one of literal and regex",
+            ],
+        ),
+        (
+            rewriter("{name: a, regex: x, with: z, max: 1}"),
+            &[
+                "spec.rules[0]: Invalid value",
+                "max is for a literal only: a regex replaces all that it matches, so leave max out",
+            ],
+        ),
+        (
+            rewriter("{name: a, literal: x, with: z, max: 0}"),
+            &["spec.rules[0].max", "greater than or equal to 1"],
+        ),
+        (
+            rewriter("{name: a, literal: x, with: z, unless: {}}"),
+            &[
+                "spec.rules[0].unless: Invalid value",
+                "no condition is set, which would leave every name alone",
+            ],
+        ),
+        (
+            rewriter("{name: a, literal: x, with: z, unless: {prefix: \"\", tags: []}}"),
+            &[
+                "spec.rules[0].unless: Invalid value",
+                "no condition is set, which would leave every name alone",
+            ],
+        ),
+        (
+            rewriter("{name: a, literal: x, with: z}, {name: a, literal: z, with: x}"),
+            &[
+                "spec: Invalid value",
+                "two rules have the same name: give each its own",
+            ],
+        ),
+        (
+            times("10s", "12s").replace("regex", "prefix"),
+            &[
+                "spec.match.regex: Invalid value",
+                "the groups of a regex name the output: set regex",
+            ],
+        ),
+        (
+            times("10s", "12s").replace("^raw[.](.*)", ""),
+            &[
+                "spec.match.regex: Invalid value",
+                "the groups of a regex name the output: set regex",
+            ],
+        ),
+        (
+            times("10s", "9s"),
+            &[
+                "spec.wait: Invalid value",
+                "wait counts from the start of the bucket",
+                "make it at least the interval",
+            ],
+        ),
+        (
+            times("0s", "10s"),
+            &["spec.interval: Invalid value", WHOLE_SECONDS],
+        ),
+        (
+            times("1500ms", "10s"),
+            &["spec.interval: Invalid value", WHOLE_SECONDS],
+        ),
+        (
+            times("10s", "10.5s"),
+            &["spec.wait: Invalid value", WHOLE_SECONDS],
+        ),
+        (
+            times("10s", "744h1s"),
+            &["spec.wait: Invalid value", WHOLE_SECONDS],
+        ),
+        (
+            functions("[]"),
+            &["spec.functions", "should have at least 1 items"],
+        ),
+        (
+            functions("[Sum, Avg, Sum]"),
+            &["spec.functions[2]: Duplicate value: \"Sum\""],
+        ),
+        (
+            functions("[Sum, P100]"),
+            &["spec.functions[1]", "should match"],
+        ),
+        (functions("[P0.5]"), &["spec.functions[0]", "should match"]),
+        (functions("[sum]"), &["spec.functions[0]", "should match"]),
+        (
+            functions("[Sum], percentileDefinition: R8"),
+            &[
+                "spec.percentileDefinition",
+                "supported values: \"R6\", \"R7\", \"NearestRank\"",
+            ],
+        ),
     ]
 }
 
@@ -194,6 +405,21 @@ fn what_can_work_is_accepted_and_its_defaults_are_filled_in() {
                 "junk",
                 "entries: [{notPrefix: servers.}, {regex: \"^a\"}]",
             ),
+            route(
+                "shared",
+                "distribution: ConsistentHash, consistentHash: {hashKey: Name}, \
+                 destinations: [{name: host, instance: a}, {name: v6}]",
+            ),
+            rewriter(
+                "names",
+                "{name: a, literal: x, with: \"\", max: 1, unless: {tags: [\"a=b\"]}}, \
+                 {name: b, regex: \"(x)\", with: \"${1}x\"}",
+            ),
+            aggregator(
+                "totals",
+                "match: {regex: \"^raw\"}, functions: [Sum, Percentiles, P1, P75, P99.9], output: agg, \
+                 interval: 1m, wait: 744h",
+            ),
         ]
         .join("---\n"),
     );
@@ -207,10 +433,53 @@ fn what_can_work_is_accepted_and_its_defaults_are_filled_in() {
         "queue": {"maxBytes": "64Mi", "whenFull": "DropNewest"},
     });
     assert_eq!(host["spec"], expected);
+    let validation = serde_json::json!({
+        "level": "Medium",
+        "metrics20Level": "Medium",
+        "nan": "Drop",
+        "rejectOutOfOrder": false,
+        "tags": "AsReceived",
+    });
+    let edge = kubectl.get(&["relay", "edge"]);
+    assert_eq!(edge["spec"]["validation"], validation);
+    let rewriter = kubectl.get(&["rewriter", "names"]);
+    assert_eq!(rewriter["spec"]["priority"], 0);
+    let totals = serde_json::json!({
+        "relayRefs": [],
+        "priority": 0,
+        "match": {"regex": "^raw"},
+        "functions": ["Sum", "Percentiles", "P1", "P75", "P99.9"],
+        "output": "agg",
+        "interval": "1m",
+        "wait": "744h",
+        "dropRaw": false,
+        "percentileDefinition": "R6",
+    });
+    let aggregator = kubectl.get(&["aggregator", "totals"]);
+    assert_eq!(aggregator["spec"], totals);
     assert_eq!(
         host["status"]["observedGeneration"], -1,
         "not healthy before it was seen"
     );
+}
+
+#[test]
+fn a_null_is_an_absent_field() {
+    let Some(cluster) = Cluster::shared() else {
+        return;
+    };
+    let kubectl = cluster.namespace("schema-nulls");
+    for manifest in [
+        relay("", "validation: {maxPast: null, maxFuture: null},"),
+        rewriter(
+            "names",
+            "{name: a, literal: x, regex: null, with: z, max: null, unless: null}, \
+             {name: b, literal: null, regex: x, with: z, max: null, unless: null}",
+        ),
+    ] {
+        // `kubectl apply` without --server-side leaves nulls out by itself
+        kubectl.create(&serde_saphyr::from_str(&manifest).unwrap());
+    }
 }
 
 #[test]
@@ -227,7 +496,7 @@ fn the_crds_are_accepted_without_a_warning_and_can_be_explained() {
         .admin()
         .run(&["explain", "routes.carbonway.io.spec.match.regex"]);
     assert!(explained.contains("RE2 syntax"), "{explained}");
-    for name in ["cwrelay", "cwroute", "cwdest", "cwblock"] {
+    for name in ["cwrelay", "cwroute", "cwdest", "cwblock", "cwrw", "cwagg"] {
         let answer = cluster.admin().try_run(&["get", name]);
         assert_eq!(answer.code, Some(0), "{}", answer.stderr);
     }

@@ -97,6 +97,16 @@ pub fn blocklist(name: &str, entries: &str) -> String {
     object("Blocklist", name, &format!("entries: [{entries}]"))
 }
 
+/// A Rewriter with these rules.
+pub fn rewriter(name: &str, rules: &str) -> String {
+    object("Rewriter", name, &format!("rules: [{rules}]"))
+}
+
+/// An Aggregator.
+pub fn aggregator(name: &str, spec: &str) -> String {
+    object("Aggregator", name, spec)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

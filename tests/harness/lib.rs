@@ -28,7 +28,9 @@ mod snapshot;
 pub use accounts::{Accounts, DestinationAccounts};
 pub use apiserver::ApiServer;
 pub use cluster::{Cluster, Kubectl};
-pub use directory::{Directory, blocklist, carbon, destination, file, object, relay, route};
+pub use directory::{
+    Directory, aggregator, blocklist, carbon, destination, file, object, relay, rewriter, route,
+};
 pub use eventually::{DEADLINE, eventually, unix_seconds};
 pub use http::{Response, get};
 pub use loopback::own_address;

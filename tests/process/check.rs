@@ -6,7 +6,8 @@ use std::path::Path;
 use std::process::Command;
 
 use harness::{
-    Directory, Finished, binary, blocklist, carbon, destination, file, finish, object, relay, route,
+    Directory, Finished, aggregator, binary, blocklist, carbon, destination, file, finish, object,
+    relay, rewriter, route,
 };
 use serde_json::Value;
 
@@ -140,6 +141,14 @@ fn findings_name_the_object_and_the_field() {
             "nowhere",
         ),
         (
+            rewriter(
+                "w",
+                "{name: a, literal: x, with: z}], relayRefs: [{name: other}",
+            ),
+            "Rewriter default/w spec.relayRefs",
+            "other",
+        ),
+        (
             route("r", "relayRefs: [{name: other}], destinations: [{name: a}]"),
             "Route default/r spec.relayRefs",
             "other",
@@ -228,6 +237,32 @@ fn findings_name_the_object_and_the_field() {
             blocklist("b", "{prefix: a}, {prefix: ''}"),
             "Blocklist default/b spec",
             "would drop every line",
+        ),
+        (
+            rewriter("w", "{name: a, literal: x, with: z, unless: {}}"),
+            "Rewriter default/w spec.rules[0].unless",
+            "would leave every name alone",
+        ),
+        (
+            rewriter("w", "{name: a, literal: x, regex: x, with: z}"),
+            "Rewriter default/w spec.rules[0]",
+            "set exactly one of literal and regex",
+        ),
+        (
+            aggregator(
+                "g",
+                "match: {regex: a}, functions: [Sum], output: b, interval: 10s, wait: 9s",
+            ),
+            "Aggregator default/g spec.wait",
+            "make it at least the interval",
+        ),
+        (
+            aggregator(
+                "g",
+                "match: {prefix: a}, functions: [Sum], output: b, interval: 10s, wait: 12s",
+            ),
+            "Aggregator default/g spec.match.regex",
+            "set regex",
         ),
         (
             object(

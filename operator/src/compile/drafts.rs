@@ -1,14 +1,18 @@
 //! Each object alone: its message, or why it cannot become one; and the Relays that it attaches to.
 
+mod aggregator;
 mod attachment;
 mod destination;
 mod relay;
+mod rewriter;
 mod route;
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use kube::{Resource as _, ResourceExt};
+use crds::RelayRef;
+use kube::ResourceExt;
 use relay_proto as proto;
 
 pub(crate) use attachment::Attachment;
@@ -34,40 +38,70 @@ pub(crate) struct RelayDraft {
     pub(crate) conflict: Option<Finding>,
 }
 
+/// An object that Relays run.
+#[derive(Debug)]
+pub(crate) struct Attached<M> {
+    pub(crate) draft: Draft<M>,
+    pub(crate) attachment: Attachment,
+}
+
 /// A Route, with what it refers to.
 #[derive(Debug)]
 pub(crate) struct RouteDraft {
-    pub(crate) draft: Draft<proto::Route>,
-    pub(crate) attachment: Attachment,
+    pub(crate) route: Attached<proto::Route>,
     /// In the order of the resource.
     pub(crate) destinations: Vec<Key>,
 }
 
-/// A Blocklist, with what it refers to.
-#[derive(Debug)]
-pub(crate) struct BlocklistDraft {
-    pub(crate) draft: Draft<proto::Blocklist>,
-    pub(crate) attachment: Attachment,
-}
-
-/// Every object.
+/// Every object. Where the order of evaluation matters it is: priority from high to low, then namespace, then name.
 #[derive(Debug)]
 pub(crate) struct Drafts {
     pub(crate) relays: BTreeMap<Key, RelayDraft>,
     pub(crate) destinations: BTreeMap<Key, Draft<proto::Destination>>,
-    /// In the order of evaluation: priority from high to low, then namespace, then name.
+    pub(crate) blocklists: Vec<Attached<proto::Blocklist>>,
+    /// In the order of evaluation.
+    pub(crate) rewriters: Vec<Attached<proto::Rewriter>>,
+    /// In the order of evaluation.
+    pub(crate) aggregators: Vec<Attached<proto::Aggregator>>,
+    /// In the order of evaluation.
     pub(crate) routes: Vec<RouteDraft>,
-    pub(crate) blocklists: Vec<BlocklistDraft>,
 }
 
 impl Drafts {
     pub(crate) fn of(inputs: &Inputs) -> Self {
-        let relays = Relays::of(inputs.relays());
-        let mut routes: Vec<_> = inputs.routes().iter().collect();
-        routes.sort_by_key(|route| Reverse(route.spec.priority));
+        let objects = inputs.objects();
+        let relays = Relays::of(&objects.relays);
+        let blocklists = objects.blocklists.iter().map(|object| {
+            let draft = draft(Kind::Blocklist, object.as_ref(), |object, key| {
+                Ok(route::blocklist(object, key))
+            });
+            attached(draft, &relays, &object.spec.relay_refs)
+        });
+        let rewriters = by_priority(&objects.rewriters, |object| object.spec.priority);
+        let rewriters = rewriters.into_iter().map(|object| {
+            let draft = draft(Kind::Rewriter, object, rewriter::message);
+            attached(draft, &relays, &object.spec.relay_refs)
+        });
+        let aggregators = by_priority(&objects.aggregators, |object| object.spec.priority);
+        let aggregators = aggregators.into_iter().map(|object| {
+            let draft = draft(Kind::Aggregator, object, |object, key| {
+                Ok(aggregator::message(object, key))
+            });
+            attached(draft, &relays, &object.spec.relay_refs)
+        });
+        let routes = by_priority(&objects.routes, |object| object.spec.priority);
+        let routes = routes.into_iter().map(|object| {
+            let draft = draft(Kind::Route, object, |object, key| {
+                Ok(route::message(object, key))
+            });
+            RouteDraft {
+                route: attached(draft, &relays, &object.spec.relay_refs),
+                destinations: route::destinations(object),
+            }
+        });
         Self {
-            relays: inputs
-                .relays()
+            relays: objects
+                .relays
                 .iter()
                 .map(|relay| {
                     let draft = draft(Kind::Relay, relay.as_ref(), relay::message);
@@ -75,35 +109,33 @@ impl Drafts {
                     (draft.key.clone(), RelayDraft { draft, conflict })
                 })
                 .collect(),
-            destinations: inputs
-                .destinations()
+            destinations: objects
+                .destinations
                 .iter()
                 .map(|object| {
                     let draft = draft(Kind::Destination, object.as_ref(), destination::message);
                     (draft.key.clone(), draft)
                 })
                 .collect(),
-            routes: routes
-                .into_iter()
-                .map(|object| RouteDraft {
-                    draft: draft(Kind::Route, object.as_ref(), |route, key| {
-                        Ok(route::message(route, key))
-                    }),
-                    attachment: relays.attach(object.meta(), &object.spec.relay_refs),
-                    destinations: route::destinations(object),
-                })
-                .collect(),
-            blocklists: inputs
-                .blocklists()
-                .iter()
-                .map(|object| BlocklistDraft {
-                    draft: draft(Kind::Blocklist, object.as_ref(), |blocklist, key| {
-                        Ok(route::blocklist(blocklist, key))
-                    }),
-                    attachment: relays.attach(object.meta(), &object.spec.relay_refs),
-                })
-                .collect(),
+            blocklists: blocklists.collect(),
+            rewriters: rewriters.collect(),
+            aggregators: aggregators.collect(),
+            routes: routes.collect(),
         }
+    }
+}
+
+// `objects` are sorted by namespace, then name, and stay so where priorities are equal.
+fn by_priority<K>(objects: &[Arc<K>], priority: impl Fn(&K) -> i32) -> Vec<&K> {
+    let mut ordered: Vec<&K> = objects.iter().map(AsRef::as_ref).collect();
+    ordered.sort_by_key(|object| Reverse(priority(object)));
+    ordered
+}
+
+fn attached<M>(draft: Draft<M>, relays: &Relays, refs: &[RelayRef]) -> Attached<M> {
+    Attached {
+        attachment: relays.attach(&draft.key.namespace, refs),
+        draft,
     }
 }
 
@@ -119,4 +151,11 @@ fn draft<K: ResourceExt, M>(
         generation: object.meta().generation.unwrap_or(0),
         key,
     }
+}
+
+// Objects that must not take over what another one of their name left behind are known by this to relays.
+fn id(object: &impl ResourceExt, key: &Key) -> String {
+    object
+        .uid()
+        .unwrap_or_else(|| format!("{}/{}", key.namespace, key.name))
 }

@@ -10,7 +10,7 @@ use crds::Reason;
 use relay_engine::{LoadError, LoadErrorKind, Table};
 use relay_proto::{self as proto, SNAPSHOT_BYTES_MAX, Snapshot};
 
-use super::drafts::{BlocklistDraft, Drafts, RouteDraft};
+use super::drafts::{Attached, Attachment, Draft, Drafts, RouteDraft};
 use super::{Finding, Fleet, members_of};
 use crate::inputs::{Key, Kind};
 
@@ -27,20 +27,14 @@ pub(super) fn settle(drafts: &Drafts) -> Settled {
         fleets: BTreeMap::new(),
         refused: refused_as_drafts(drafts),
     };
-    let members = members(drafts);
+    let members = Members::of(drafts);
     let mut unsettled: BTreeSet<&Key> = drafts.relays.keys().collect();
     while let Some(relay) = unsettled.pop_first() {
         settled.fleets.remove(relay);
         if settled.refused.contains_key(relay) {
             continue;
         }
-        let nobody = Members::default();
-        let snapshot = assemble(
-            drafts,
-            relay,
-            members.get(relay).unwrap_or(&nobody),
-            &settled.refused,
-        );
+        let snapshot = assemble(drafts, relay, &members, &settled.refused);
         match check(snapshot, relay) {
             Ok(fleet) => {
                 settled.fleets.insert(relay.clone(), fleet);
@@ -62,41 +56,68 @@ pub(super) fn settle(drafts: &Drafts) -> Settled {
     settled
 }
 
-/// What attaches to one Relay.
-#[derive(Default)]
+/// What attaches to each Relay, in the order of the drafts.
 struct Members<'a> {
-    routes: Vec<&'a RouteDraft>,
-    blocklists: Vec<&'a BlocklistDraft>,
+    blocklists: ByRelay<'a, Attached<proto::Blocklist>>,
+    rewriters: ByRelay<'a, Attached<proto::Rewriter>>,
+    aggregators: ByRelay<'a, Attached<proto::Aggregator>>,
+    routes: ByRelay<'a, RouteDraft>,
 }
 
-fn members(drafts: &Drafts) -> BTreeMap<&Key, Members<'_>> {
-    let mut members: BTreeMap<&Key, Members<'_>> = BTreeMap::new();
-    for route in &drafts.routes {
-        for relay in &route.attachment.relays {
-            members.entry(relay).or_default().routes.push(route);
+type ByRelay<'a, T> = BTreeMap<&'a Key, Vec<&'a T>>;
+
+impl<'a> Members<'a> {
+    fn of(drafts: &'a Drafts) -> Self {
+        Self {
+            blocklists: by_relay(&drafts.blocklists, |item| &item.attachment),
+            rewriters: by_relay(&drafts.rewriters, |item| &item.attachment),
+            aggregators: by_relay(&drafts.aggregators, |item| &item.attachment),
+            routes: by_relay(&drafts.routes, |item| &item.route.attachment),
         }
     }
-    for blocklist in &drafts.blocklists {
-        for relay in &blocklist.attachment.relays {
-            members.entry(relay).or_default().blocklists.push(blocklist);
+}
+
+fn by_relay<T>(drafts: &[T], attachment: impl Fn(&T) -> &Attachment) -> ByRelay<'_, T> {
+    let mut members = ByRelay::new();
+    for item in drafts {
+        for relay in &attachment(item).relays {
+            members.entry(relay).or_default().push(item);
         }
     }
     members
 }
 
 fn refused_as_drafts(drafts: &Drafts) -> BTreeMap<Key, Finding> {
-    let relays = drafts
-        .relays
-        .values()
-        .filter_map(|relay| Some((&relay.draft.key, relay.draft.message.as_ref().err()?)));
-    let destinations = drafts
-        .destinations
-        .values()
-        .filter_map(|draft| Some((&draft.key, draft.message.as_ref().err()?)));
-    relays
-        .chain(destinations)
-        .map(|(key, finding)| (key.clone(), finding.clone()))
-        .collect()
+    let mut refused = BTreeMap::new();
+    note(&mut refused, drafts.relays.values().map(|item| &item.draft));
+    note(&mut refused, drafts.destinations.values());
+    note(
+        &mut refused,
+        drafts.blocklists.iter().map(|item| &item.draft),
+    );
+    note(
+        &mut refused,
+        drafts.rewriters.iter().map(|item| &item.draft),
+    );
+    note(
+        &mut refused,
+        drafts.aggregators.iter().map(|item| &item.draft),
+    );
+    note(
+        &mut refused,
+        drafts.routes.iter().map(|item| &item.route.draft),
+    );
+    refused
+}
+
+fn note<'a, M: 'a>(
+    refused: &mut BTreeMap<Key, Finding>,
+    drafts: impl Iterator<Item = &'a Draft<M>>,
+) {
+    refused.extend(drafts.filter_map(|draft| {
+        let finding = draft.message.as_ref().err()?;
+        Some((draft.key.clone(), finding.clone()))
+    }));
 }
 
 fn assemble(
@@ -110,8 +131,11 @@ fn assemble(
         Ok(beginning) => beginning.clone(),
         Err(_) => Snapshot::default(),
     };
+    snapshot.blocklists = messages(&members.blocklists, relay, usable);
+    snapshot.rewriters = messages(&members.rewriters, relay, usable);
+    snapshot.aggregators = messages(&members.aggregators, relay, usable);
     let mut destinations = BTreeMap::new();
-    for route in &members.routes {
+    for route in members.routes.get(relay).into_iter().flatten() {
         let targets: Option<Vec<_>> = route
             .destinations
             .iter()
@@ -120,22 +144,30 @@ fn assemble(
                 Some((key, draft.message.as_ref().ok()?))
             })
             .collect();
-        let (Some(targets), Ok(message)) = (targets, &route.draft.message) else {
+        let draft = &route.route.draft;
+        let (Some(targets), Ok(message)) = (targets, &draft.message) else {
             continue;
         };
-        if usable(&route.draft.key) {
+        if usable(&draft.key) {
             destinations.extend(targets);
             snapshot.routes.push(message.clone());
         }
     }
-    snapshot.blocklists = members
-        .blocklists
-        .iter()
-        .filter(|blocklist| usable(&blocklist.draft.key))
-        .filter_map(|blocklist| blocklist.draft.message.as_ref().ok().cloned())
-        .collect();
     snapshot.destinations = destinations.into_values().cloned().collect();
     snapshot
+}
+
+fn messages<M: Clone>(
+    members: &ByRelay<'_, Attached<M>>,
+    relay: &Key,
+    usable: impl Fn(&Key) -> bool,
+) -> Vec<M> {
+    let drafts = members.get(relay).into_iter().flatten();
+    drafts
+        .map(|item| &item.draft)
+        .filter(|draft| usable(&draft.key))
+        .filter_map(|draft| draft.message.as_ref().ok().cloned())
+        .collect()
 }
 
 /// The relay's own check, or what it refuses.

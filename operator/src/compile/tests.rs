@@ -1,10 +1,23 @@
 //! Apply these resources: expect this snapshot, these findings.
 
 use proptest::prelude::*;
+use relay_proto::rewrite_rule::Find;
 
 use super::*;
 use crate::fixture::{ALL, GRAPHITE, RELAY, apply};
 use crate::inputs::Kind;
+
+const REWRITER: &str = "
+kind: Rewriter
+metadata: {name: dc}
+spec: {rules: [{name: dc, regex: '^dc1[.]', with: 'ams.'}]}
+";
+
+const AGGREGATOR: &str = "
+kind: Aggregator
+metadata: {name: totals, uid: 33-44}
+spec: {match: {regex: '^raw[.](.*)'}, functions: [Sum], output: 'agg.$1', interval: 10s, wait: 12s}
+";
 
 #[test]
 fn a_route_goes_to_the_default_relay_with_its_destination() {
@@ -27,7 +40,15 @@ fn a_route_goes_to_the_default_relay_with_its_destination() {
         relay: Some(relay_proto::ObjectRef::new("Relay", "d", "edge")),
         listeners: vec![listener],
         drain_timeout_ms: 30_000,
+        validation: Some(relay_proto::Validation {
+            level: relay_proto::ValidationLevel::Medium.into(),
+            metrics20_level: relay_proto::ValidationLevel::Medium.into(),
+            not_finite: relay_proto::NotFinite::Drop.into(),
+            ..Default::default()
+        }),
         blocklists: vec![],
+        rewriters: vec![],
+        aggregators: vec![],
         routes: vec![relay_proto::Route {
             source: Some(relay_proto::ObjectRef::new("Route", "d", "all")),
             r#match: Some(relay_proto::Match::default()),
@@ -93,6 +114,222 @@ fn routes_are_in_order_of_priority_then_name() {
         &numbered("y", -7),
     ]);
     assert_eq!(routes_of(&compiled, "edge"), ["z", "a", "b", "y"]);
+}
+
+#[test]
+fn a_relay_says_what_lines_must_be() {
+    let strict = RELAY.replace(
+        "spec: {",
+        "spec: {validation: {level: Strict, metrics20Level: None, nan: Forward, rejectOutOfOrder: true, \
+         maxPast: 1h, maxFuture: 5m, tags: Normalised}, ",
+    );
+    assert_eq!(
+        apply(&[&strict]).fleets[&relay("edge")].snapshot.validation,
+        Some(relay_proto::Validation {
+            level: relay_proto::ValidationLevel::Strict.into(),
+            metrics20_level: relay_proto::ValidationLevel::None.into(),
+            not_finite: relay_proto::NotFinite::Forward.into(),
+            reject_out_of_order: true,
+            past_max_ms: 3_600_000,
+            future_max_ms: 300_000,
+            normalise_tags: true,
+        })
+    );
+    let compiled = apply(&[&strict.replace("5m", "0s")]);
+    let finding = failure(&compiled, &relay("edge"));
+    assert_eq!(finding.field.as_deref(), Some("validation.maxFuture"));
+}
+
+#[test]
+fn a_rewriter_travels_with_its_rules_in_order() {
+    let compiled = apply(&[
+        RELAY,
+        "
+kind: Rewriter
+metadata: {name: dc, generation: 2}
+spec:
+  rules:
+  - {name: dc, regex: '^dc([0-9])[.]', with: 'ams${1}.'}
+  - {name: a, literal: foo, with: '', max: 1, unless: {contains: keep}}
+",
+    ]);
+    let rule = |name: &str, find, with: &str| relay_proto::RewriteRule {
+        name: name.into(),
+        find: Some(find),
+        with: with.into(),
+        ..Default::default()
+    };
+    let expected = relay_proto::Rewriter {
+        source: Some(relay_proto::ObjectRef::new("Rewriter", "d", "dc")),
+        rules: vec![
+            rule("dc", Find::Regex("^dc([0-9])[.]".into()), "ams${1}."),
+            relay_proto::RewriteRule {
+                max: 1,
+                unless: Some(relay_proto::Match {
+                    contains: "keep".into(),
+                    ..Default::default()
+                }),
+                ..rule("a", Find::Literal("foo".into()), "")
+            },
+        ],
+    };
+    assert_eq!(
+        compiled.fleets[&relay("edge")].snapshot.rewriters,
+        [expected]
+    );
+    assert_eq!(
+        compiled.verdicts[&key(Kind::Rewriter, "dc")],
+        Verdict {
+            generation: 2,
+            accepted: Finding::new(Reason::Accepted, "valid and attached to Relay d/edge"),
+            resolved_refs: Finding::new(Reason::ResolvedRefs, "every reference resolves"),
+            fleets: BTreeSet::from([relay("edge")]),
+        }
+    );
+}
+
+#[test]
+fn a_bad_rule_leaves_out_its_rewriter_alone() {
+    for (rule, field, word) in [
+        ("name: b, with: y", "rules[1]", "exactly one"),
+        (
+            "name: b, literal: x, regex: x, with: y",
+            "rules[1]",
+            "exactly one",
+        ),
+        (
+            "name: b, literal: x, with: y, max: 0",
+            "rules[1].max",
+            "at least 1",
+        ),
+    ] {
+        let bad = REWRITER
+            .replace("name: dc}", "name: bad}")
+            .replace("}]}", &format!("}}, {{{rule}}}]}}"));
+        let compiled = apply(&[RELAY, GRAPHITE, ALL, REWRITER, &bad]);
+        assert_eq!(rewriters_of(&compiled, "edge"), ["dc"]);
+        assert_eq!(routes_of(&compiled, "edge"), ["all"]);
+        let finding = failure(&compiled, &key(Kind::Rewriter, "bad"));
+        assert_eq!(finding.reason, Reason::UnsupportedValue);
+        assert_eq!(finding.field.as_deref(), Some(field), "{rule}");
+        assert!(finding.message.contains(word), "{}", finding.message);
+        let good = &compiled.verdicts[&key(Kind::Rewriter, "dc")];
+        assert_eq!(good.failure(), None);
+    }
+}
+
+#[test]
+fn an_aggregator_travels_whole() {
+    let compiled = apply(&[
+        RELAY,
+        "
+kind: Aggregator
+metadata: {name: totals, uid: 33-44}
+spec:
+  match: {prefix: raw., regex: '^raw[.](.*)'}
+  functions: [Sum, P99.9]
+  output: 'agg.$1'
+  interval: 1m
+  wait: 90s
+  dropRaw: true
+  percentileDefinition: NearestRank
+",
+    ]);
+    let expected = relay_proto::Aggregator {
+        source: Some(relay_proto::ObjectRef::new("Aggregator", "d", "totals")),
+        id: "33-44".into(),
+        r#match: Some(relay_proto::Match {
+            prefix: "raw.".into(),
+            regex: "^raw[.](.*)".into(),
+            ..Default::default()
+        }),
+        functions: vec!["Sum".into(), "P99.9".into()],
+        output: "agg.$1".into(),
+        interval_ms: 60_000,
+        wait_ms: 90_000,
+        drop_raw: true,
+        percentile_definition: "NearestRank".into(),
+    };
+    assert_eq!(
+        compiled.fleets[&relay("edge")].snapshot.aggregators,
+        [expected]
+    );
+    assert_eq!(
+        compiled.verdicts[&key(Kind::Aggregator, "totals")],
+        Verdict {
+            generation: 0,
+            accepted: Finding::new(Reason::Accepted, "valid and attached to Relay d/edge"),
+            resolved_refs: Finding::new(Reason::ResolvedRefs, "every reference resolves"),
+            fleets: BTreeSet::from([relay("edge")]),
+        }
+    );
+}
+
+#[test]
+fn an_aggregator_has_defaults_and_without_uid_is_known_by_its_name() {
+    let compiled = apply(&[RELAY, &AGGREGATOR.replace(", uid: 33-44", "")]);
+    let snapshot = &compiled.fleets[&relay("edge")].snapshot;
+    let [aggregator] = &snapshot.aggregators[..] else {
+        panic!("one aggregator: {snapshot:?}")
+    };
+    assert_eq!(
+        (
+            aggregator.id.as_str(),
+            aggregator.drop_raw,
+            aggregator.percentile_definition.as_str()
+        ),
+        ("d/totals", false, "R6")
+    );
+}
+
+#[test]
+fn rewriters_and_aggregators_are_in_order_of_priority_then_name() {
+    let mut manifests = vec![RELAY.to_owned()];
+    for (name, priority) in [("b", 0), ("a", 0), ("z", 7), ("y", -7)] {
+        for (manifest, own) in [
+            (REWRITER, "name: dc}"),
+            (AGGREGATOR, "name: totals, uid: 33-44}"),
+        ] {
+            manifests.push(
+                manifest
+                    .replace(own, &format!("name: {name}}}"))
+                    .replace("spec: {", &format!("spec: {{priority: {priority}, ")),
+            );
+        }
+    }
+    let manifests: Vec<&str> = manifests.iter().map(String::as_str).collect();
+    let compiled = apply(&manifests);
+    assert_eq!(rewriters_of(&compiled, "edge"), ["z", "a", "b", "y"]);
+    assert_eq!(aggregators_of(&compiled, "edge"), ["z", "a", "b", "y"]);
+}
+
+#[test]
+fn rewriters_and_aggregators_attach_as_routes_do() {
+    let named = RELAY.replace(
+        "name: edge, labels: {carbonway.io/default: 'true'}",
+        "name: core",
+    );
+    let on_both = |manifest: &str| {
+        manifest.replace(
+            "spec: {",
+            "spec: {relayRefs: [{name: core}, {name: gone}], ",
+        )
+    };
+    let compiled = apply(&[RELAY, &named, REWRITER, &on_both(AGGREGATOR)]);
+    assert_eq!(rewriters_of(&compiled, "edge"), ["dc"]);
+    assert_eq!(rewriters_of(&compiled, "core"), Vec::<String>::new());
+    assert_eq!(aggregators_of(&compiled, "edge"), Vec::<String>::new());
+    assert_eq!(aggregators_of(&compiled, "core"), ["totals"]);
+    let verdict = &compiled.verdicts[&key(Kind::Aggregator, "totals")];
+    assert_eq!(verdict.accepted.reason, Reason::Accepted);
+    assert_eq!(verdict.resolved_refs.reason, Reason::NoMatchingRelay);
+
+    let compiled = apply(&[REWRITER, AGGREGATOR]);
+    for key in [key(Kind::Rewriter, "dc"), key(Kind::Aggregator, "totals")] {
+        let verdict = &compiled.verdicts[&key];
+        assert_eq!(verdict.accepted.reason, Reason::NoMatchingRelay, "{key}");
+        assert_eq!(verdict.fleets, BTreeSet::new(), "{key}");
+    }
 }
 
 #[test]
@@ -314,7 +551,7 @@ fn namespaces_do_not_see_each_other() {
 
 proptest! {
     #[test]
-    fn the_order_of_listing_does_not_reach_the_version(order in Just((0..12).collect::<Vec<usize>>()).prop_shuffle()) {
+    fn the_order_of_listing_does_not_reach_the_version(order in Just((0..16).collect::<Vec<usize>>()).prop_shuffle()) {
         let objects = many();
         let shuffled: Vec<&str> = order.iter().map(|i| objects[*i].as_str()).collect();
         let sorted: Vec<&str> = objects.iter().map(String::as_str).collect();
@@ -332,6 +569,10 @@ fn many() -> Vec<String> {
         );
         let route = ALL.replace("name: all", &format!("name: r{i}"));
         objects.push(route.replace("name: graphite", &format!("name: g{}", 4 - i)));
+    }
+    for name in ["m", "k"] {
+        objects.push(REWRITER.replacen("name: dc", &format!("name: {name}"), 1));
+        objects.push(AGGREGATOR.replace("name: totals, uid: 33-44", &format!("name: {name}")));
     }
     objects
 }
@@ -354,6 +595,22 @@ fn failure<'a>(compiled: &'a Compiled, key: &Key) -> &'a Finding {
 
 fn routes_of(compiled: &Compiled, name: &str) -> Vec<String> {
     let snapshot = &compiled.fleets[&relay(name)].snapshot;
-    let sources = snapshot.routes.iter().flat_map(|route| &route.source);
-    sources.map(|source| source.name.clone()).collect()
+    names(snapshot.routes.iter().map(|route| &route.source))
+}
+
+fn rewriters_of(compiled: &Compiled, name: &str) -> Vec<String> {
+    let snapshot = &compiled.fleets[&relay(name)].snapshot;
+    names(snapshot.rewriters.iter().map(|item| &item.source))
+}
+
+fn aggregators_of(compiled: &Compiled, name: &str) -> Vec<String> {
+    let snapshot = &compiled.fleets[&relay(name)].snapshot;
+    names(snapshot.aggregators.iter().map(|item| &item.source))
+}
+
+fn names<'a>(sources: impl Iterator<Item = &'a Option<relay_proto::ObjectRef>>) -> Vec<String> {
+    sources
+        .flatten()
+        .map(|source| source.name.clone())
+        .collect()
 }

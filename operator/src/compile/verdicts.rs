@@ -4,52 +4,81 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crds::Reason;
 
-use super::drafts::{Attachment, Drafts, RelayDraft, RouteDraft};
+use super::drafts::{Attached, Attachment, Draft, Drafts, RouteDraft};
 use super::fleets::Settled;
 use super::{Finding, Verdict};
 use crate::inputs::{Key, Kind};
 
 pub(super) fn verdicts(drafts: &Drafts, settled: &Settled) -> BTreeMap<Key, Verdict> {
-    let holders = holders(settled);
-    let verdict = |key: &Key, generation, accepted: Option<Finding>, resolved: Option<Finding>| {
-        let verdict = Verdict {
-            generation,
-            accepted: accepted.unwrap_or_else(|| accepted_by(key, &holders)),
-            resolved_refs: resolved
-                .unwrap_or_else(|| Finding::new(Reason::ResolvedRefs, "every reference resolves")),
-            fleets: holders.get(key).cloned().unwrap_or_default(),
-        };
-        (key.clone(), verdict)
+    let judge = Judge {
+        settled,
+        holders: holders(settled),
     };
-    let refused = |key: &Key| settled.refused.get(key).cloned();
     let relays = drafts
         .relays
         .values()
-        .map(|RelayDraft { draft, conflict }| {
-            let accepted = refused(&draft.key).or_else(|| conflict.clone());
-            verdict(&draft.key, draft.generation, accepted, None)
-        });
+        .map(|relay| judge.verdict(&relay.draft, relay.conflict.clone(), None));
     let destinations = drafts
         .destinations
         .values()
-        .map(|draft| verdict(&draft.key, draft.generation, refused(&draft.key), None));
-    let routes = drafts.routes.iter().map(|route| {
-        let accepted = refused(&route.draft.key).or_else(|| unattached(&route.attachment));
-        let resolved = unresolved_destination(route, drafts, settled)
-            .or_else(|| unresolved_relay(&route.attachment, settled));
-        verdict(&route.draft.key, route.draft.generation, accepted, resolved)
-    });
-    let blocklists = drafts.blocklists.iter().map(|blocklist| {
-        let draft = &blocklist.draft;
-        let accepted = refused(&draft.key).or_else(|| unattached(&blocklist.attachment));
-        let resolved = unresolved_relay(&blocklist.attachment, settled);
-        verdict(&draft.key, draft.generation, accepted, resolved)
+        .map(|draft| judge.verdict(draft, None, None));
+    let blocklists = drafts
+        .blocklists
+        .iter()
+        .map(|item| judge.attached(item, None));
+    let rewriters = drafts
+        .rewriters
+        .iter()
+        .map(|item| judge.attached(item, None));
+    let aggregators = drafts
+        .aggregators
+        .iter()
+        .map(|item| judge.attached(item, None));
+    let routes = drafts.routes.iter().map(|item| {
+        let unresolved = unresolved_destination(item, drafts, settled);
+        judge.attached(&item.route, unresolved)
     });
     relays
         .chain(destinations)
-        .chain(routes)
         .chain(blocklists)
+        .chain(rewriters)
+        .chain(aggregators)
+        .chain(routes)
         .collect()
+}
+
+struct Judge<'a> {
+    settled: &'a Settled,
+    holders: BTreeMap<Key, BTreeSet<Key>>,
+}
+
+impl Judge<'_> {
+    // `unresolved` is what it refers to beside Relays and does not get.
+    fn attached<M>(&self, item: &Attached<M>, unresolved: Option<Finding>) -> (Key, Verdict) {
+        let unresolved = unresolved.or_else(|| unresolved_relay(&item.attachment, self.settled));
+        self.verdict(&item.draft, unattached(&item.attachment), unresolved)
+    }
+
+    // `unaccepted` is what is wrong with an object that is valid by itself.
+    fn verdict<M>(
+        &self,
+        draft: &Draft<M>,
+        unaccepted: Option<Finding>,
+        unresolved: Option<Finding>,
+    ) -> (Key, Verdict) {
+        let key = &draft.key;
+        let refused = self.settled.refused.get(key).cloned();
+        let verdict = Verdict {
+            generation: draft.generation,
+            accepted: refused
+                .or(unaccepted)
+                .unwrap_or_else(|| accepted_by(key, &self.holders)),
+            resolved_refs: unresolved
+                .unwrap_or_else(|| Finding::new(Reason::ResolvedRefs, "every reference resolves")),
+            fleets: self.holders.get(key).cloned().unwrap_or_default(),
+        };
+        (key.clone(), verdict)
+    }
 }
 
 /// The Relays whose snapshot holds each object.
@@ -64,14 +93,16 @@ fn holders(settled: &Settled) -> BTreeMap<Key, BTreeSet<Key>> {
 }
 
 fn accepted_by(key: &Key, holders: &BTreeMap<Key, BTreeSet<Key>>) -> Finding {
-    let message = match (key.kind, holders.get(key)) {
-        (Kind::Route | Kind::Blocklist, Some(relays)) => {
+    let relays = match key.kind {
+        Kind::Relay | Kind::Destination => None,
+        Kind::Route | Kind::Blocklist | Kind::Rewriter | Kind::Aggregator => holders.get(key),
+    };
+    let message = match relays {
+        Some(relays) => {
             let relays: Vec<String> = relays.iter().map(Key::to_string).collect();
             format!("valid and attached to {}", relays.join(", "))
         }
-        (Kind::Route | Kind::Blocklist, None) | (Kind::Relay | Kind::Destination, _) => {
-            "valid".to_owned()
-        }
+        None => "valid".to_owned(),
     };
     Finding::new(Reason::Accepted, message)
 }

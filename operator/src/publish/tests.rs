@@ -31,6 +31,32 @@ fn an_edited_route_does_not_touch_the_others() {
 }
 
 #[test]
+fn what_a_relay_lets_in_is_the_relays_own_and_a_rule_its_rewriters() {
+    let rewriter = "
+kind: Rewriter
+metadata: {name: dc, generation: 1}
+spec: {rules: [{name: dc, literal: dc1, with: ams}]}
+";
+    let first = first(&[RELAY, GRAPHITE, ALL, rewriter]);
+    let strict = RELAY.replace("spec: {", "spec: {validation: {level: Strict}, ");
+    let second = first.next(apply(&[&strict, GRAPHITE, ALL, rewriter]));
+    let renamed = rewriter
+        .replace("ams", "fra")
+        .replace("generation: 1", "generation: 2");
+    let third = second.next(apply(&[&strict, GRAPHITE, ALL, &renamed]));
+    let of_rewriter = Key::new(Kind::Rewriter, "d", "dc");
+    let keys = [&relay(), &route("all"), &of_rewriter];
+    assert_eq!(
+        keys.map(|key| second.fleets[&relay()].since(key)),
+        [Some(2), Some(1), Some(1)]
+    );
+    assert_eq!(
+        keys.map(|key| third.fleets[&relay()].since(key)),
+        [Some(2), Some(1), Some(3)]
+    );
+}
+
+#[test]
 fn a_new_place_in_the_order_is_to_be_acknowledged() {
     let first = first(&[RELAY, GRAPHITE, ALL, WEB]);
     let moved = WEB

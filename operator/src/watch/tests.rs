@@ -30,7 +30,15 @@ fn a_list_replaces_what_was_there() {
     let stores = Stores::default();
     assert_eq!(
         stores.unlisted(),
-        ["Relay", "Destination", "Route", "Blocklist", "Pod"]
+        [
+            "Relay",
+            "Destination",
+            "Route",
+            "Blocklist",
+            "Rewriter",
+            "Aggregator",
+            "Pod"
+        ]
     );
     let route = Route::new("old", spec());
     stores.routes.put(Name::of(&route), route);
@@ -38,7 +46,14 @@ fn a_list_replaces_what_was_there() {
     assert_eq!(stores.routes.all(), []);
     assert_eq!(
         stores.unlisted(),
-        ["Relay", "Destination", "Blocklist", "Pod"]
+        [
+            "Relay",
+            "Destination",
+            "Blocklist",
+            "Rewriter",
+            "Aggregator",
+            "Pod"
+        ]
     );
 }
 

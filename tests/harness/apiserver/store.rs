@@ -21,11 +21,13 @@ const fn ours(kind: &'static str, plural: &'static str) -> Resource {
 }
 
 /// Every kind that the operator watches or writes.
-pub(super) const RESOURCES: [Resource; 6] = [
+pub(super) const RESOURCES: [Resource; 8] = [
     ours("Relay", "relays"),
     ours("Destination", "destinations"),
     ours("Route", "routes"),
     ours("Blocklist", "blocklists"),
+    ours("Rewriter", "rewriters"),
+    ours("Aggregator", "aggregators"),
     Resource {
         api_version: "v1",
         kind: "Pod",

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crds::{DEFAULT_RELAY_LABEL, Reason, Relay, RelayRef};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt as _;
 
 use crate::compile::Finding;
@@ -59,9 +58,8 @@ impl Relays {
         })
     }
 
-    /// Where the object with `meta` and `refs` attaches.
-    pub(crate) fn attach(&self, meta: &ObjectMeta, refs: &[RelayRef]) -> Attachment {
-        let namespace = meta.namespace.as_deref().unwrap_or_default();
+    /// Where an object of `namespace` with `refs` attaches.
+    pub(crate) fn attach(&self, namespace: &str, refs: &[RelayRef]) -> Attachment {
         if refs.is_empty() {
             return match self.defaults.get(namespace) {
                 Some(relay) => Attachment {

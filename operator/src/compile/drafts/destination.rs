@@ -1,7 +1,6 @@
 //! Destination → its message.
 
 use crds::{Destination, Reason, WhenFull};
-use kube::ResourceExt as _;
 use relay_proto as proto;
 use relay_proto::destination::Endpoint;
 
@@ -33,9 +32,7 @@ pub(super) fn message(object: &Destination, key: &Key) -> Result<proto::Destinat
     Ok(proto::Destination {
         source: Some(key.to_ref()),
         // A destination that was deleted and made anew is another one: its queue must not be taken over.
-        id: object
-            .uid()
-            .unwrap_or_else(|| format!("{}/{}", key.namespace, key.name)),
+        id: super::id(object, key),
         queue: Some(proto::Queue {
             bytes_max: spec.queue.max_bytes.bytes(),
             when_full: when_full.into(),

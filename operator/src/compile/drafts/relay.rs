@@ -1,6 +1,9 @@
 //! Relay → the beginning of its fleet's snapshot.
 
-use crds::{Listener, Reason, Relay};
+use crds::{
+    Duration, Listener, Metrics20Level, NotFinite, Reason, Relay, TagForm, Validation,
+    ValidationLevel,
+};
 use relay_proto as proto;
 
 use crate::compile::Finding;
@@ -19,6 +22,7 @@ pub(super) fn message(relay: &Relay, key: &Key) -> Result<proto::Snapshot, Findi
         relay: Some(key.to_ref()),
         listeners,
         drain_timeout_ms: relay.spec.drain.timeout.as_millis(),
+        validation: Some(validation(&relay.spec.validation)?),
         ..proto::Snapshot::default()
     })
 }
@@ -44,6 +48,47 @@ fn listener(listener: &Listener, field: &str) -> Result<proto::Listener, Finding
             idle_timeout_ms: plaintext.idle_timeout.as_millis(),
         })),
     })
+}
+
+fn validation(spec: &Validation) -> Result<proto::Validation, Finding> {
+    let level = match spec.level {
+        ValidationLevel::Medium => proto::ValidationLevel::Medium,
+        ValidationLevel::Strict => proto::ValidationLevel::Strict,
+        ValidationLevel::None => proto::ValidationLevel::None,
+    };
+    let metrics20_level = match spec.metrics20_level {
+        Metrics20Level::Medium => proto::ValidationLevel::Medium,
+        Metrics20Level::None => proto::ValidationLevel::None,
+    };
+    let not_finite = match spec.nan {
+        NotFinite::Drop => proto::NotFinite::Drop,
+        NotFinite::Forward => proto::NotFinite::Forward,
+    };
+    Ok(proto::Validation {
+        level: level.into(),
+        metrics20_level: metrics20_level.into(),
+        not_finite: not_finite.into(),
+        reject_out_of_order: spec.reject_out_of_order,
+        past_max_ms: limit(spec.max_past, "validation.maxPast")?,
+        future_max_ms: limit(spec.max_future, "validation.maxFuture")?,
+        normalise_tags: match spec.tags {
+            TagForm::AsReceived => false,
+            TagForm::Normalised => true,
+        },
+    })
+}
+
+// In the message 0 is no limit, which is not what somebody means who writes 0s.
+fn limit(duration: Option<Duration>, field: &str) -> Result<u64, Finding> {
+    match duration.map(Duration::as_millis) {
+        None => Ok(0),
+        Some(0) => Err(Finding::at(
+            field,
+            Reason::UnsupportedValue,
+            "0s is no limit that a line could keep: write 1s or more, or leave it out for no limit",
+        )),
+        Some(ms) => Ok(ms),
+    }
 }
 
 // The resource has signed numbers, because API servers know no unsigned format. Ranges are the loader's business.

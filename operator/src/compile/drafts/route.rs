@@ -67,7 +67,7 @@ pub(super) fn blocklist(blocklist: &Blocklist, key: &Key) -> proto::Blocklist {
     }
 }
 
-fn matches(conditions: &Match) -> proto::Match {
+pub(super) fn matches(conditions: &Match) -> proto::Match {
     proto::Match {
         prefix: conditions.prefix.clone(),
         not_prefix: conditions.not_prefix.clone(),
