@@ -2,6 +2,7 @@
 //! before it swaps.
 
 mod load;
+mod shadow;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -17,6 +18,8 @@ use crate::pattern_set::PatternSet;
 use crate::rewrite;
 use crate::route::Routes;
 use crate::{Reason, UnixSeconds};
+
+pub use shadow::{Shadowed, shadowed};
 
 /// Everything that a fleet of relays runs on, checked and compiled. It never changes.
 #[derive(Debug, Default)]
