@@ -39,20 +39,33 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<ExitCode> {
             args.directory.display()
         );
     }
-    let (findings, objects) = match check(&files, &Schemas::new()?) {
-        Ok(checked) => (Vec::new(), checked.compiled.verdicts.len()),
-        Err(findings) => (findings, 0),
+    let (findings, warnings, objects) = match check(&files, &Schemas::new()?) {
+        Ok(checked) => (
+            Vec::new(),
+            checked.warnings,
+            checked.compiled.verdicts.len(),
+        ),
+        Err(findings) => (findings, Vec::new(), 0),
     };
     match args.output {
         Output::Json => {
             let ok = findings.is_empty();
-            println!("{}", serde_json::json!({ "ok": ok, "findings": findings }));
+            println!(
+                "{}",
+                serde_json::json!({ "ok": ok, "findings": findings, "warnings": warnings })
+            );
         }
         Output::Text if findings.is_empty() => {
-            eprintln!(
-                "{}: {objects} resources, all well",
-                args.directory.display()
-            );
+            warnings
+                .iter()
+                .for_each(|warning| eprintln!("warning: {warning}"));
+            let well = match warnings.len() {
+                0 => "all well".to_owned(),
+                1 => "valid, 1 warning".to_owned(),
+                several => format!("valid, {several} warnings"),
+            };
+            let directory = args.directory.display();
+            eprintln!("{directory}: {objects} resources, {well}");
         }
         Output::Text => findings.iter().for_each(|finding| eprintln!("{finding}")),
     }
@@ -66,6 +79,8 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<ExitCode> {
 /// A directory with which all is well.
 pub(crate) struct Checked {
     pub(crate) compiled: Compiled,
+    /// What is valid and still hardly what was meant, in the order of the files.
+    pub(crate) warnings: Vec<Finding>,
 }
 
 /// Parses and compiles files as the operator would.
@@ -79,20 +94,24 @@ pub(crate) fn check(files: &Files, schemas: &Schemas) -> Result<Checked, Vec<Fin
         mut findings,
     } = directory::parse(files, schemas);
     let compiled = compile(&inputs);
+    let mut warnings = Vec::new();
     for (key, verdict) in &compiled.verdicts {
-        let (Some(failure), Some(origin)) = (verdict.failure(), origins.get(key)) else {
+        let Some(origin) = origins.get(key) else {
             continue;
         };
-        let field = failure
-            .field
-            .as_ref()
-            .map(|field| format!("spec.{field}"))
-            .unwrap_or_default();
-        findings.push(origin.finding(Some(key), field, failure.message.clone()));
+        let finding = |found: &operator::compile::Finding| {
+            let field = found.field.as_ref();
+            let field = field.map(|field| format!("spec.{field}"));
+            origin.finding(Some(key), field.unwrap_or_default(), found.message.clone())
+        };
+        findings.extend(verdict.failure().map(finding));
+        warnings.extend(verdict.warnings.iter().map(finding));
     }
-    findings.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
+    for found in [&mut findings, &mut warnings] {
+        found.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
+    }
     if findings.is_empty() {
-        Ok(Checked { compiled })
+        Ok(Checked { compiled, warnings })
     } else {
         Err(findings)
     }

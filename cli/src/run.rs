@@ -155,7 +155,11 @@ impl Follower<'_> {
         let checked = check(&files, &self.schemas);
         self.seen = Some(files);
         let compiled = match checked {
-            Ok(checked) => checked.compiled,
+            Ok(checked) => {
+                let warnings = checked.warnings.iter();
+                warnings.for_each(|warning| warn!(%warning, "valid, but hardly meant"));
+                checked.compiled
+            }
             Err(findings) => {
                 findings
                     .iter()

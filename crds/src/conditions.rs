@@ -17,6 +17,10 @@ pub enum ConditionType {
     Stalled,
     /// The operator or a relay is still at work on it; present only while true.
     Reconciling,
+    /// No line can reach it, because another object takes them all; present only while true.
+    Shadowed,
+    /// A part of it has no effect; present only while true.
+    PartiallyInvalid,
 }
 
 impl ConditionType {
@@ -29,6 +33,8 @@ impl ConditionType {
             Self::Ready => "Ready",
             Self::Stalled => "Stalled",
             Self::Reconciling => "Reconciling",
+            Self::Shadowed => "Shadowed",
+            Self::PartiallyInvalid => "PartiallyInvalid",
         }
     }
 }
@@ -72,6 +78,10 @@ pub enum Reason {
     Rejected,
     /// There are no relay pods.
     NoRelays,
+    /// Another object takes every line that this one could.
+    Shadowed,
+    /// A Destination of a Route with ConsistentHash owns no series.
+    IdleDestination,
 }
 
 impl Reason {
@@ -93,6 +103,8 @@ impl Reason {
             Self::Pending => "Pending",
             Self::Rejected => "Rejected",
             Self::NoRelays => "NoRelays",
+            Self::Shadowed => "Shadowed",
+            Self::IdleDestination => "IdleDestination",
         }
     }
 }

@@ -78,6 +78,8 @@ pub struct Verdict {
     pub resolved_refs: Finding,
     /// The Relays whose snapshot holds it. Empty: it is left out.
     pub fleets: BTreeSet<Key>,
+    /// What is valid, and still hardly what was meant.
+    pub warnings: Vec<Finding>,
 }
 
 impl Verdict {
@@ -131,7 +133,9 @@ impl Finding {
             | Reason::NotReferenced
             | Reason::Pending
             | Reason::Rejected
-            | Reason::NoRelays => false,
+            | Reason::NoRelays
+            | Reason::Shadowed
+            | Reason::IdleDestination => false,
         }
     }
 

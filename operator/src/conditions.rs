@@ -11,8 +11,10 @@
 //! | `Ready`        | always      | all of these; else the first that failed, with its reason        |
 //! | `Stalled`      | while true  | a person is needed: not accepted, or a relay refused it          |
 //! | `Reconciling`  | while true  | relays have yet to answer                                        |
+//! | `Shadowed`     | while true  | no line can reach it, because another object takes them all      |
+//! | `PartiallyInvalid` | while true | a part of it has no effect                                    |
 //!
-//! A reference that does not resolve is not `Stalled`: what it names may be applied a second later.
+//! The last two are warnings: what has them may well be Ready. A reference that does not resolve is not `Stalled`: what it names may be applied a second later.
 
 use std::fmt;
 
@@ -98,6 +100,14 @@ pub fn conditions(verdict: &Verdict, progress: &Progress) -> Vec<Condition> {
     }
     if programmed.reason == Reason::Pending {
         conditions.push(present(ConditionType::Reconciling, &programmed));
+    }
+    for warning in &verdict.warnings {
+        let type_ = if warning.reason == Reason::Shadowed {
+            ConditionType::Shadowed
+        } else {
+            ConditionType::PartiallyInvalid
+        };
+        conditions.push(present(type_, warning));
     }
     conditions
 }
@@ -297,6 +307,7 @@ mod tests {
             generation: 1,
             accepted: Finding::new(Reason::Accepted, "valid"),
             resolved_refs: Finding::new(Reason::ResolvedRefs, "every reference resolves"),
+            warnings: Vec::new(),
             fleets: BTreeSet::from([Key::new(Kind::Relay, "d", "edge")]),
         }
     }

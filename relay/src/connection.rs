@@ -42,6 +42,8 @@ const PARTIAL_KEPT_BYTES: usize = 4096;
 /// A connection on its way to a data thread.
 pub(crate) struct Accepted {
     pub(crate) stream: std::net::TcpStream,
+    /// Who connected.
+    pub(crate) source: SocketAddr,
     pub(crate) listening: Arc<Listening>,
     /// Its place among the listener's connections.
     pub(crate) seat: Seat,
@@ -54,15 +56,14 @@ pub(crate) struct Accepted {
 pub(crate) async fn serve(accepted: Accepted, bench: &Bench) {
     let Accepted {
         stream,
+        source,
         listening,
         seat: _seat,
         load: _load,
         open: _open,
     } = accepted;
-    let connected =
-        TcpStream::from_std(stream).and_then(|stream| Ok((stream.peer_addr()?, stream)));
-    let (source, stream) = match connected {
-        Ok(connected) => connected,
+    let stream = match TcpStream::from_std(stream) {
+        Ok(stream) => stream,
         Err(error) => return warn!(%error, "a connection cannot be served"),
     };
     let mut connection = Connection {

@@ -217,8 +217,10 @@ async fn accept(
             accepted = socket.accept() => accepted,
             () = listening.stopped() => break,
         };
-        match accepted.and_then(|(stream, _)| stream.into_std()) {
-            Ok(stream) => hand_over(stream, &listening, &workers, &open).await,
+        match accepted.and_then(|(stream, source)| Ok((stream.into_std()?, source))) {
+            Ok((stream, source)) => {
+                hand_over(stream, source, &listening, &workers, &open).await;
+            }
             Err(error) => {
                 warn!(listener = %listening.name, %error, "cannot accept a connection");
                 tokio::time::sleep(ACCEPT_REST).await;
@@ -229,15 +231,16 @@ async fn accept(
     let Ok(socket) = socket.into_std() else {
         return;
     };
-    while let Ok((stream, _)) = socket.accept() {
+    while let Ok((stream, source)) = socket.accept() {
         if stream.set_nonblocking(true).is_ok() {
-            hand_over(stream, &listening, &workers, &open).await;
+            hand_over(stream, source, &listening, &workers, &open).await;
         }
     }
 }
 
 async fn hand_over(
     stream: std::net::TcpStream,
+    source: SocketAddr,
     listening: &Arc<Listening>,
     workers: &Workers,
     open: &mpsc::Sender<()>,
@@ -251,6 +254,7 @@ async fn hand_over(
     workers
         .serve(Accepted {
             stream,
+            source,
             listening,
             seat,
             load: None,

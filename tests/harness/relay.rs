@@ -39,6 +39,19 @@ impl RelayProcess {
         relay
     }
 
+    /// Runs `carbonway run` on a directory with a state directory, and waits until it is ready.
+    ///
+    /// # Panics
+    /// If it does not become ready in time.
+    pub fn run_with_state(directory: &Directory, state: &Path) -> Self {
+        let mut command = Command::new(binary("carbonway"));
+        command.arg("run").arg(directory.path());
+        command.arg("--state-dir").arg(state);
+        let mut relay = Self::start(&mut command);
+        relay.wait_until_ready();
+        relay
+    }
+
     /// Starts `carbonway run` on a directory.
     pub fn start_run(directory: &Directory) -> Self {
         let mut command = Command::new(binary("carbonway"));
@@ -109,6 +122,16 @@ impl RelayProcess {
         let response = get(self.admin(), "/metrics").expect("the admin port answers");
         assert_eq!(response.status, 200, "{}", response.body);
         Metrics::parse(&response.body).expect("/metrics is in the Prometheus text format")
+    }
+
+    /// What a path on the admin port gives.
+    ///
+    /// # Panics
+    /// If that is not JSON.
+    pub fn json(&self, path: &str) -> serde_json::Value {
+        let response = get(self.admin(), path).expect("the admin port answers");
+        assert_eq!(response.status, 200, "{}", response.body);
+        serde_json::from_str(&response.body).expect("it is JSON")
     }
 
     /// What became of the lines so far.

@@ -94,6 +94,52 @@ fn a_directory_in_which_all_is_well_gives_zero() {
 }
 
 #[test]
+fn what_is_valid_and_hardly_meant_is_a_warning() {
+    let directory = good();
+    directory.write(
+        "more.yaml",
+        &[
+            route("all-first", "priority: 1, onMatch: Stop, destinations: [{name: a}]"),
+            carbon("b", ([127, 0, 0, 1], 2104).into(), ""),
+            route(
+                "ring",
+                "priority: 2, distribution: ConsistentHash, consistentHash: {algorithm: CarbonCRelay}, \
+                 destinations: [{name: a}, {name: b}]",
+            ),
+        ]
+        .join("---\n"),
+    );
+    assert_eq!(findings(&directory), []);
+    let json = check(directory.path(), &["--output", "json"]);
+    let report: Value = serde_json::from_str(&json.stdout).unwrap();
+    let warnings = report["warnings"].as_array().unwrap();
+    let said: Vec<_> = warnings
+        .iter()
+        .map(|warning| {
+            (
+                warning["object"].as_str().unwrap(),
+                warning["field"].as_str(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        said,
+        [
+            ("Route default/ring", Some("spec.destinations[1]")),
+            ("Route default/all", None),
+        ]
+    );
+    let text = check(directory.path(), &[]);
+    let shadowed = "Route default/all: no line reaches it in Relay default/edge: Route default/all-first comes first";
+    assert!(
+        text.stderr.contains("warning: ") && text.stderr.contains(shadowed),
+        "{}",
+        text.stderr
+    );
+    assert_eq!(text.code, Some(0));
+}
+
+#[test]
 fn a_directory_that_cannot_be_read_gives_one_and_says_why() {
     let finished = check(Path::new("/not/there"), &[]);
     assert_eq!((finished.code, &finished.stdout[..]), (Some(1), ""));

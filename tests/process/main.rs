@@ -6,6 +6,7 @@
     reason = "a test that cannot go on says so by panicking"
 )]
 
+mod aggregation;
 mod architecture;
 mod bytes;
 mod check;
@@ -15,6 +16,7 @@ mod files;
 mod limits;
 mod reload;
 mod routing;
+mod rules;
 mod run;
 mod shutdown;
 mod sync;

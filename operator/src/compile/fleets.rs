@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use crds::Reason;
-use relay_engine::{LoadError, LoadErrorKind, Table};
+use relay_engine::{IdleTarget, LoadError, LoadErrorKind, Table, shadowed};
 use relay_proto::{self as proto, SNAPSHOT_BYTES_MAX, Snapshot};
 
 use super::drafts::{Attached, Attachment, Draft, Drafts, RouteDraft};
@@ -20,14 +20,18 @@ pub(super) struct Settled {
     pub(super) fleets: BTreeMap<Key, Fleet>,
     /// Objects that are not valid, by themselves or to the loader.
     pub(super) refused: BTreeMap<Key, Finding>,
+    /// What is hardly meant, of objects that travel.
+    pub(super) warnings: BTreeMap<Key, Vec<Finding>>,
 }
 
 pub(super) fn settle(drafts: &Drafts) -> Settled {
     let mut settled = Settled {
         fleets: BTreeMap::new(),
         refused: refused_as_drafts(drafts),
+        warnings: BTreeMap::new(),
     };
     let members = Members::of(drafts);
+    let mut idle: BTreeMap<&Key, Vec<IdleTarget>> = BTreeMap::new();
     let mut unsettled: BTreeSet<&Key> = drafts.relays.keys().collect();
     while let Some(relay) = unsettled.pop_first() {
         settled.fleets.remove(relay);
@@ -36,8 +40,9 @@ pub(super) fn settle(drafts: &Drafts) -> Settled {
         }
         let snapshot = assemble(drafts, relay, &members, &settled.refused);
         match check(snapshot, relay) {
-            Ok(fleet) => {
+            Ok((fleet, idle_targets)) => {
                 settled.fleets.insert(relay.clone(), fleet);
+                idle.insert(relay, idle_targets);
             }
             Err(refused) => {
                 // What was refused may be in the other fleets of its namespace; and this one is to be made again.
@@ -53,6 +58,16 @@ pub(super) fn settle(drafts: &Drafts) -> Settled {
     }
     let unused = check_unused(drafts, &settled);
     settled.refused.extend(unused);
+    for (relay, fleet) in &settled.fleets {
+        let idle_targets = idle.remove(relay).unwrap_or_default();
+        for (key, warning) in warnings(relay, fleet, idle_targets) {
+            let known = settled.warnings.entry(key).or_default();
+            // One that is in several fleets is told once.
+            if !known.iter().any(|other| other.reason == warning.reason) {
+                known.push(warning);
+            }
+        }
+    }
     settled
 }
 
@@ -171,7 +186,10 @@ fn messages<M: Clone>(
 }
 
 /// The relay's own check, or what it refuses.
-fn check(snapshot: Snapshot, relay: &Key) -> Result<Fleet, BTreeMap<Key, Finding>> {
+fn check(
+    snapshot: Snapshot,
+    relay: &Key,
+) -> Result<(Fleet, Vec<IdleTarget>), BTreeMap<Key, Finding>> {
     let (encoded, version) = snapshot.seal();
     if encoded.len() > SNAPSHOT_BYTES_MAX {
         let finding = Finding::new(
@@ -185,13 +203,39 @@ fn check(snapshot: Snapshot, relay: &Key) -> Result<Fleet, BTreeMap<Key, Finding
         return Err(BTreeMap::from([(relay.clone(), finding)]));
     }
     match Table::load(&snapshot) {
-        Ok(_) => Ok(Fleet {
-            snapshot,
-            encoded: Bytes::from(encoded),
-            version,
-        }),
+        Ok(table) => {
+            let idle = table.idle_targets();
+            let fleet = Fleet {
+                snapshot,
+                encoded: Bytes::from(encoded),
+                version,
+            };
+            Ok((fleet, idle))
+        }
         Err(errors) => Err(blame(&snapshot, relay, errors)),
     }
+}
+
+fn warnings(
+    relay: &Key,
+    fleet: &Fleet,
+    idle_targets: Vec<IdleTarget>,
+) -> impl Iterator<Item = (Key, Finding)> {
+    let shadowed = shadowed(&fleet.snapshot)
+        .into_iter()
+        .filter_map(move |shadowed| {
+            let message = format!("no line reaches it in {relay}: {}", shadowed.why);
+            let finding = Finding::new(Reason::Shadowed, message);
+            Some((Key::from_ref(&shadowed.route)?, finding))
+        });
+    let idle = idle_targets.into_iter().filter_map(|idle| {
+        let message = "it owns no series, for the algorithm takes it for another destination of this route: give each an \
+                       instance of its own";
+        let field = format!("destinations[{}]", idle.target);
+        let finding = Finding::at(field, Reason::IdleDestination, message);
+        Some((Key::from_ref(&idle.route)?, finding))
+    });
+    shadowed.chain(idle)
 }
 
 // An error that names nothing in the snapshot is laid at the Relay's door: somebody must be left out, or this never ends.

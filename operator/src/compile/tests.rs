@@ -85,6 +85,7 @@ fn a_route_goes_to_the_default_relay_with_its_destination() {
             accepted: Finding::new(Reason::Accepted, "valid and attached to Relay d/edge"),
             resolved_refs: Finding::new(Reason::ResolvedRefs, "every reference resolves"),
             fleets: BTreeSet::from([relay("edge")]),
+            warnings: Vec::new(),
         }
     );
     assert_eq!(compiled.verdicts.len(), 3);
@@ -184,6 +185,7 @@ spec:
             accepted: Finding::new(Reason::Accepted, "valid and attached to Relay d/edge"),
             resolved_refs: Finding::new(Reason::ResolvedRefs, "every reference resolves"),
             fleets: BTreeSet::from([relay("edge")]),
+            warnings: Vec::new(),
         }
     );
 }
@@ -261,6 +263,7 @@ spec:
             accepted: Finding::new(Reason::Accepted, "valid and attached to Relay d/edge"),
             resolved_refs: Finding::new(Reason::ResolvedRefs, "every reference resolves"),
             fleets: BTreeSet::from([relay("edge")]),
+            warnings: Vec::new(),
         }
     );
 }

@@ -69,6 +69,7 @@ impl Judge<'_> {
         let key = &draft.key;
         let refused = self.settled.refused.get(key).cloned();
         let verdict = Verdict {
+            warnings: self.settled.warnings.get(key).cloned().unwrap_or_default(),
             generation: draft.generation,
             accepted: refused
                 .or(unaccepted)

@@ -12,13 +12,15 @@ use crate::conditions::{Progress, conditions};
 const NOTE_BYTES_MAX: usize = 1024;
 
 /// Every type of condition that is ours.
-const TYPES: [ConditionType; 6] = [
+const TYPES: [ConditionType; 8] = [
     ConditionType::Accepted,
     ConditionType::ResolvedRefs,
     ConditionType::Programmed,
     ConditionType::Ready,
     ConditionType::Stalled,
     ConditionType::Reconciling,
+    ConditionType::Shadowed,
+    ConditionType::PartiallyInvalid,
 ];
 
 /// The status of an object. A condition that stays as it was in `current` keeps its time.

@@ -283,10 +283,8 @@ mod tests {
     fn see(cache: &mut NameCache, name: &str, decision: Decision) -> Option<Decision> {
         let hash = cache.hash(name.as_bytes());
         let found = cache.get(hash, name.as_bytes());
-        if found.is_none() {
-            if cache.admits(hash, name.as_bytes()) {
-                cache.put(hash, name.as_bytes(), decision);
-            }
+        if found.is_none() && cache.admits(hash, name.as_bytes()) {
+            cache.put(hash, name.as_bytes(), decision);
         }
         found
     }

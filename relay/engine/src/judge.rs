@@ -59,7 +59,11 @@ impl Table {
             return Err(Reason::Blocklisted);
         }
         drop(blocked);
-        found.is_renamed = self.rename(&received, &mut found.name, &mut found.spare)?;
+        let is_normalised = matches!(received, Cow::Owned(_));
+        found.is_renamed = is_normalised;
+        if is_normalised || !self.rewriters.is_empty() {
+            found.is_renamed |= self.rewrite(&received, &mut found.name, &mut found.spare)?;
+        }
         let name = match found.is_renamed {
             true => &*found.name,
             false => &*received,
@@ -93,27 +97,22 @@ impl Table {
         }
     }
 
-    // Sets `name` to what rewriters make of `received`. Returns whether the line does not go on under the name that it came
-    // with.
-    fn rename(
+    // Sets `name` to what rewriters make of `received`. Returns whether that is another name.
+    fn rewrite(
         &self,
-        received: &Cow<'_, [u8]>,
+        received: &[u8],
         name: &mut Vec<u8>,
         spare: &mut Vec<u8>,
     ) -> Result<bool, Reason> {
-        let is_normalised = matches!(received, Cow::Owned(_));
-        if self.rewriters.is_empty() && !is_normalised {
-            return Ok(false);
-        }
         name.clear();
         name.extend_from_slice(received);
         let is_rewritten = rewrite::rewrite(&self.rewriters, name, spare)
             .map_err(|rewrite::TooLong| Reason::RewrittenInvalid)?;
-        let is_rewritten = is_rewritten && **name != **received;
-        if is_rewritten {
-            let checked = self.validation.names.check_made(name);
-            checked.map_err(|_| Reason::RewrittenInvalid)?;
+        if !is_rewritten || name == received {
+            return Ok(false);
         }
-        Ok(is_rewritten || is_normalised)
+        let checked = self.validation.names.check_made(name);
+        checked.map_err(|_| Reason::RewrittenInvalid)?;
+        Ok(true)
     }
 }

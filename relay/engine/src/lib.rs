@@ -45,6 +45,6 @@ pub use outbox::{DestinationIndex, Outbox};
 pub use outcome::{Reason, Tally};
 pub use process::{Engine, Limits, Moment, PointCounts, PointFate, Routed, UnixSeconds};
 pub use table::{
-    Address, Destination, Endpoint, Listener, LoadError, LoadErrorKind, Plaintext, Queue, Shadowed,
-    Table, WhenFull, shadowed,
+    Address, Destination, Endpoint, IdleTarget, Listener, LoadError, LoadErrorKind, Plaintext,
+    Queue, Shadowed, Table, WhenFull, shadowed,
 };

@@ -109,19 +109,4 @@ mod tests {
         assert!(set.take(1, 50));
         assert!(!set.take(2, 102));
     }
-
-    #[test]
-    fn workers_share_it() {
-        let newest = NewestPoints::new(1 << 20);
-        let taken: usize = std::thread::scope(|scope| {
-            let worker = || (1..=1000).filter(|at| newest.take(b"a", *at)).count();
-            let workers = [scope.spawn(worker), scope.spawn(worker)];
-            workers
-                .into_iter()
-                .map(|worker| worker.join().unwrap())
-                .sum()
-        });
-        assert!((1..=1000).contains(&taken), "{taken}");
-        assert!(!newest.take(b"a", 1000));
-    }
 }

@@ -113,14 +113,14 @@ impl Pattern {
     /// The first condition that does not hold: "regex" or "tags[1]".
     pub(crate) fn failing(&self, name: &[u8]) -> Option<String> {
         let fails = |holds: Option<bool>| holds == Some(false);
-        let prefix = |prefix: &Box<[u8]>| name.starts_with(prefix);
+        let prefix = |prefix: &[u8]| name.starts_with(prefix);
         let contains = |text: &memmem::Finder<'static>| text.find(name).is_some();
         let matches = |regex: &Regex| regex.is_match(name);
         let checks = [
-            ("prefix", self.prefix.as_ref().map(prefix)),
+            ("prefix", self.prefix.as_deref().map(prefix)),
             (
                 "notPrefix",
-                self.not_prefix.as_ref().map(|text| !prefix(text)),
+                self.not_prefix.as_deref().map(|text| !prefix(text)),
             ),
             ("contains", self.contains.as_ref().map(contains)),
             (

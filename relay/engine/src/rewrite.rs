@@ -31,7 +31,7 @@ pub(crate) struct Rule {
 #[derive(Debug)]
 pub(crate) enum Replace {
     Literal {
-        find: memmem::Finder<'static>,
+        find: Box<memmem::Finder<'static>>,
         with: Box<[u8]>,
         max: usize,
     },
@@ -130,7 +130,7 @@ mod tests {
 
     fn literal(find: &str, with: &str, max: usize) -> Rule {
         rule(Replace::Literal {
-            find: memmem::Finder::new(find).into_owned(),
+            find: Box::new(memmem::Finder::new(find).into_owned()),
             with: with.as_bytes().into(),
             max,
         })

@@ -16,7 +16,7 @@ use crate::aggregator::Aggregators;
 use crate::name::NameRules;
 use crate::pattern_set::PatternSet;
 use crate::rewrite;
-use crate::route::Routes;
+use crate::route::{Distribution, Routes};
 use crate::{Reason, UnixSeconds};
 
 pub use shadow::{Shadowed, shadowed};
@@ -143,6 +143,15 @@ pub enum WhenFull {
     Block,
 }
 
+/// A destination of a route that no line ever goes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdleTarget {
+    /// The route.
+    pub route: ObjectRef,
+    /// The destination's place in it.
+    pub target: usize,
+}
+
 /// Why a snapshot is not valid, by the resource that caused it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{object}: {field}: {message}")]
@@ -212,6 +221,30 @@ impl Table {
     /// How long a relay that was told to stop may take.
     pub fn drain_timeout(&self) -> Duration {
         self.drain_timeout
+    }
+
+    /// Destinations of ConsistentHash routes that own no series, because the algorithm takes them for another one.
+    pub fn idle_targets(&self) -> Vec<IdleTarget> {
+        let Routes {
+            first,
+            unmatched_only,
+        } = &self.routes;
+        let routes = first.iter().chain(unmatched_only.iter());
+        let idle = routes.flat_map(|(route, _)| {
+            let members = match &route.distribution {
+                Distribution::ConsistentHash(ring, _) => ring.idle_members(),
+                Distribution::All
+                | Distribution::FirstMatch
+                | Distribution::RoundRobin
+                | Distribution::Failover => Vec::new(),
+            };
+            let (namespace, name) = route.object.split_once('/').unwrap_or_default();
+            members.into_iter().map(move |member| IdleTarget {
+                route: ObjectRef::new("Route", namespace, name),
+                target: member as usize,
+            })
+        });
+        idle.collect()
     }
 
     /// Every aggregator, in the order of evaluation: its id and its `namespace/name`.

@@ -194,7 +194,7 @@ fn is_name(snapshot: &Snapshot, name: &str) -> bool {
     match validation.level() {
         proto::ValidationLevel::None => true,
         proto::ValidationLevel::Strict => is_medium() && is_strict(),
-        _ => is_medium(),
+        proto::ValidationLevel::Unspecified | proto::ValidationLevel::Medium => is_medium(),
     }
 }
 

@@ -117,6 +117,7 @@ fn verdict(generation: i64) -> Verdict {
         accepted: Finding::new(Reason::Accepted, "valid"),
         resolved_refs: Finding::new(Reason::ResolvedRefs, "every reference resolves"),
         fleets: BTreeSet::from([Key::new(Kind::Relay, "d", "edge")]),
+        warnings: Vec::new(),
     }
 }
 
@@ -124,6 +125,7 @@ fn refused(generation: i64) -> Verdict {
     Verdict {
         accepted: Finding::at("match.regex", Reason::InvalidPattern, "unclosed group"),
         fleets: BTreeSet::new(),
+        warnings: Vec::new(),
         ..verdict(generation)
     }
 }

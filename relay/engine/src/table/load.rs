@@ -254,7 +254,7 @@ impl Loader {
     ) -> Option<Replace> {
         match &rule.find {
             Some(Find::Literal(literal)) if !literal.is_empty() => Some(Replace::Literal {
-                find: memmem::Finder::new(literal).into_owned(),
+                find: Box::new(memmem::Finder::new(literal).into_owned()),
                 with: rule.with.as_bytes().into(),
                 max: match rule.max {
                     0 => usize::MAX,
