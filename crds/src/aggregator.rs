@@ -92,7 +92,7 @@ pub struct AggregatorSpec {
     /// The name of what is sent. $1 or ${1} stands for the first group of match.regex, $name or ${name} for the group of that
     /// name, ${function} for the function's name in lower case, and $$ for a dollar sign. A name without braces is the longest
     /// run of letters, digits and _, so write ${1}x for the first group and an x. A group that does not exist is refused. With
-    /// several functions .sum, .avg, .p95 and so on is appended, unless ${function} is used.
+    /// several functions .sum, .avg, .p95, .p99_9 (for P99.9) and so on is appended, unless ${function} is used.
     #[schemars(length(min = 1, max = 1024))]
     pub output: String,
     /// How long a bucket is: whole seconds, 1s to 744h (31 days).

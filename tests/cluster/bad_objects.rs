@@ -54,6 +54,11 @@ fn a_bad_route_is_left_out_says_why_and_hurts_nobody_else() {
                 "orphan",
                 "relayRefs: [{name: core}], destinations: [{name: sink}]",
             ),
+            rewriter("group", "{name: a, regex: \"(x)\", with: $1y}"),
+            aggregator(
+                "group",
+                "match: {regex: \"^raw[.]\"}, functions: [Sum], output: total.$1, interval: 1s, wait: 1s",
+            ),
             destination("tiny", "file: {path: /tmp/x}, queue: {maxBytes: 1Ki}"),
             route(
                 "tiny",
@@ -104,6 +109,17 @@ fn a_bad_route_is_left_out_says_why_and_hurts_nobody_else() {
         "{}",
         orphan.message
     );
+    for (object, field) in [
+        ("rewriter/group", "spec.rules[0].with: "),
+        ("aggregator/group", "spec.output: "),
+    ] {
+        let accepted = installation.wait_for_reason(object, "Accepted", "InvalidPattern");
+        assert!(
+            accepted.message.starts_with(field),
+            "{object}: {}",
+            accepted.message
+        );
+    }
     let tiny = installation.wait_for_reason("destination/tiny", "Accepted", "UnsupportedValue");
     assert!(
         tiny.message.starts_with("spec.queue.maxBytes: "),

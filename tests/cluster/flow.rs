@@ -138,7 +138,7 @@ fn rewriters_and_aggregators_become_ready_and_ready_again_when_they_are_changed(
         return;
     };
     let kubectl = &installation.kubectl;
-    let _relays = installation.start_relays();
+    let mut relays = installation.start_relays();
     let sink = Sink::open();
     let rules = |with: &str| {
         rewriter(
@@ -169,9 +169,16 @@ fn rewriters_and_aggregators_become_ready_and_ready_again_when_they_are_changed(
     };
     let objects = ["route/all", "rewriter/names", "aggregator/totals"];
     assert_eq!(objects.map(generation), [1, 1, 1]);
+    relays.iter_mut().for_each(RelayProcess::wait_until_ready);
+    send(&relays, "dc1.web");
+    assert_eq!(sink.wait_for_lines(2), ["ams.web 1 1700000000"; 2]);
     kubectl.apply(&[rules("fra."), totals("20s")].join("---\n"));
     installation.wait_until_ready(&["carbonway", "--all"]);
     assert_eq!(objects.map(generation), [1, 2, 2]);
+    send(&relays, "dc1.web");
+    let mut lines = sink.wait_for_lines(4); // connection by connection
+    lines.sort();
+    assert_eq!(lines[2..], ["fra.web 1 1700000000"; 2]);
 }
 
 #[test]

@@ -180,6 +180,19 @@ fn findings_name_the_object_and_the_field() {
             "Blocklist default/b spec.entries[1].regex",
             "",
         ),
+        (
+            rewriter("w", "{name: a, regex: (x), with: $1y}"),
+            "Rewriter default/w spec.rules[0].with",
+            "${1}y",
+        ),
+        (
+            aggregator(
+                "g",
+                "match: {regex: a}, functions: [Sum], output: $1, interval: 10s, wait: 12s",
+            ),
+            "Aggregator default/g spec.output",
+            "no group",
+        ),
         // references
         (
             route("r", "destinations: [{name: a}, {name: nowhere}]"),

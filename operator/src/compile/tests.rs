@@ -192,30 +192,59 @@ spec:
 
 #[test]
 fn a_bad_rule_leaves_out_its_rewriter_alone() {
-    for (rule, field, word) in [
-        ("name: b, with: y", "rules[1]", "exactly one"),
+    use Reason::{InvalidPattern, UnsupportedValue};
+    for (rule, reason, field) in [
+        ("with: y", UnsupportedValue, "rules[1]"),
         (
-            "name: b, literal: x, regex: x, with: y",
+            "literal: x, regex: x, with: y",
+            UnsupportedValue,
             "rules[1]",
-            "exactly one",
         ),
         (
-            "name: b, literal: x, with: y, max: 0",
+            "literal: x, with: y, max: 0",
+            UnsupportedValue,
             "rules[1].max",
-            "at least 1",
+        ),
+        ("regex: '(', with: y", InvalidPattern, "rules[1].regex"),
+        ("regex: (x), with: $1y", InvalidPattern, "rules[1].with"),
+        (
+            "literal: x, with: y, unless: {glob: '['}",
+            InvalidPattern,
+            "rules[1].unless.glob",
         ),
     ] {
         let bad = REWRITER
             .replace("name: dc}", "name: bad}")
-            .replace("}]}", &format!("}}, {{{rule}}}]}}"));
+            .replace("}]}", &format!("}}, {{name: b, {rule}}}]}}"));
         let compiled = apply(&[RELAY, GRAPHITE, ALL, REWRITER, &bad]);
         assert_eq!(rewriters_of(&compiled, "edge"), ["dc"]);
         assert_eq!(routes_of(&compiled, "edge"), ["all"]);
         let finding = failure(&compiled, &key(Kind::Rewriter, "bad"));
-        assert_eq!(finding.reason, Reason::UnsupportedValue);
+        assert_eq!(finding.reason, reason, "{rule}");
         assert_eq!(finding.field.as_deref(), Some(field), "{rule}");
-        assert!(finding.message.contains(word), "{}", finding.message);
         let good = &compiled.verdicts[&key(Kind::Rewriter, "dc")];
+        assert_eq!(good.failure(), None);
+    }
+}
+
+#[test]
+fn a_bad_aggregator_is_left_out_alone() {
+    for (good, bad, field) in [
+        ("regex: '^raw[.](.*)'", "prefix: raw.", "match.regex"),
+        ("agg.$1", "agg.$2", "output"),
+        ("[Sum]", "[Sum, P100]", "functions[1]"),
+        ("interval: 10s", "interval: 1500ms", "interval"),
+        ("wait: 12s", "wait: 9s", "wait"),
+    ] {
+        let bad = AGGREGATOR
+            .replace("name: totals, uid: 33-44", "name: bad")
+            .replace(good, bad);
+        let compiled = apply(&[RELAY, GRAPHITE, ALL, AGGREGATOR, &bad]);
+        assert_eq!(aggregators_of(&compiled, "edge"), ["totals"]);
+        assert_eq!(routes_of(&compiled, "edge"), ["all"]);
+        let finding = failure(&compiled, &key(Kind::Aggregator, "bad"));
+        assert_eq!(finding.field.as_deref(), Some(field), "{bad}");
+        let good = &compiled.verdicts[&key(Kind::Aggregator, "totals")];
         assert_eq!(good.failure(), None);
     }
 }
