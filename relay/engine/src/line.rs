@@ -123,7 +123,7 @@ impl Point {
 
     // Both were checked before.
     fn read(value: &[u8], timestamp: &[u8]) -> Self {
-        let value = str::from_utf8(value).ok();
+        let parsed = || str::from_utf8(value).ok()?.parse().ok();
         let digits = timestamp.iter().take_while(|byte| byte.is_ascii_digit());
         let seconds = digits.fold(0_u32, |seconds, digit| {
             seconds
@@ -132,9 +132,43 @@ impl Point {
         });
         Self {
             timestamp: seconds,
-            value: value.and_then(|text| text.parse().ok()).unwrap_or(f64::NAN),
+            value: short_decimal(value).or_else(parsed).unwrap_or(f64::NAN),
         }
     }
+}
+
+// The number of a short text like `-12.34`, which is what nearly every value is. Up to fifteen digits make a whole number that a
+// double holds exactly, as it holds the powers of ten up to the twenty-second; so the one division rounds correctly.
+fn short_decimal(text: &[u8]) -> Option<f64> {
+    const DIGITS_MAX: usize = 15;
+    const POWERS: [f64; DIGITS_MAX + 1] = [
+        1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
+    ];
+    let (is_negative, unsigned) = match text {
+        [b'-', unsigned @ ..] => (true, unsigned),
+        unsigned => (false, unsigned),
+    };
+    if unsigned.len() > DIGITS_MAX {
+        return None;
+    }
+    let mut whole = 0_u64;
+    let mut digits = 0;
+    let mut dot = None;
+    for byte in unsigned {
+        match byte {
+            b'0'..=b'9' => {
+                whole = whole * 10 + u64::from(byte - b'0');
+                digits += 1;
+            }
+            b'.' if dot.is_none() => dot = Some(digits),
+            _ => return None,
+        }
+    }
+    if digits == 0 {
+        return None;
+    }
+    let number = whole as f64 / POWERS[dot.map_or(0, |dot| digits - dot)];
+    Some(if is_negative { -number } else { number })
 }
 
 impl Line<'_> {
@@ -368,6 +402,36 @@ mod tests {
             "", "a", "a 1", "a 1 2\r", "a 1 N", "a 1e5 2", "a 1\t2", "a 1 2 ",
         ] {
             assert_eq!(Line::canonical(raw.as_bytes()), None, "{raw}");
+        }
+    }
+
+    #[test]
+    fn short_decimals_are_read_as_the_library_reads_them() {
+        let mut state = 1_u64;
+        let mut random = |below: u64| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (state >> 33) % below
+        };
+        for _ in 0..100_000 {
+            let whole: String = (0..random(10))
+                .map(|_| char::from(b'0' + random(10) as u8))
+                .collect();
+            let rest: String = (0..random(8))
+                .map(|_| char::from(b'0' + random(10) as u8))
+                .collect();
+            let sign = ["", "-", "+"][random(3) as usize];
+            let dot = ["", "."][random(2) as usize];
+            let text = format!("{sign}{whole}{dot}{rest}");
+            let expected = text.parse::<f64>().ok().map(f64::to_bits);
+            match short_decimal(text.as_bytes()) {
+                Some(number) => assert_eq!(Some(number.to_bits()), expected, "{text}"),
+                None => assert!(
+                    expected.is_none() || text.starts_with('+') || text.len() > 15,
+                    "{text}"
+                ),
+            }
         }
     }
 }
