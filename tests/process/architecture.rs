@@ -63,6 +63,12 @@ fn the_engine_has_no_io_and_no_runtime() {
 }
 
 #[test]
+fn the_spool_has_no_runtime() {
+    let absent = ["tokio", "mio", "relay-engine", "relay-proto"];
+    assert_never_links("relay-spool", &["--all-features"], &absent);
+}
+
+#[test]
 fn the_contract_is_plain_messages_unless_the_service_is_asked_for() {
     assert_never_links(
         "relay-proto",
@@ -163,6 +169,15 @@ fn the_engine_opens_nothing_and_never_asks_the_time() {
     ];
     assert_eq!(
         mentions(&repository().join("relay/engine/src"), &words),
+        NONE
+    );
+}
+
+#[test]
+fn the_spool_has_no_thread_and_never_asks_the_time() {
+    let words = ["std::thread", "Instant", "SystemTime"];
+    assert_eq!(
+        mentions(&repository().join("relay/spool/src"), &words),
         NONE
     );
 }
