@@ -15,7 +15,7 @@ need = $(1) >/dev/null 2>&1 || { $(SUDO) apt-get update -q && $(SUDO) apt-get in
 
 .PHONY: help
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 20
 
 .PHONY: run
 run: ## Build the relay and run the quickstart, without a cluster
@@ -81,6 +81,20 @@ image: ## Build the container images into target/image, without a Docker engine
 bench: ## Measure against HAProxy and carbon-c-relay; ARGS="--lines N --rounds N --only RELAY"
 	cargo build --release --package carbonway --package bench
 	target/release/bench $(ARGS)
+
+RUNNER := target/tools/bin/gungraun-runner
+
+.PHONY: bench-instructions
+bench-instructions: ## Count the engine's instructions per line; ARGS="--save-baseline=NAME" or "--baseline=NAME"
+	@$(call need,valgrind --version,valgrind)
+	@version=$$(cargo pkgid gungraun | sed 's/.*@//'); \
+	[[ "$$($(RUNNER) --version 2>/dev/null)" == *" $$version" ]] \
+		|| cargo install --locked --root target/tools gungraun-runner@$$version
+	@GUNGRAUN_RUNNER=$(CURDIR)/$(RUNNER) cargo bench --package relay-engine --bench instructions -- $(ARGS) | awk ' \
+		/^instructions::/ { split($$1, path, "::"); sub(":.*", "", $$2); bench = path[3] " " $$2 } \
+		/^ *Instructions:/ { split($$2, counts, "|"); change = match($$0, /\(.*%\)/) ? substr($$0, RSTART, RLENGTH) : ""; \
+			printf "%-40s %8.1f  %s\n", bench, counts[1] / 8000, change } \
+		/^Gungraun/'
 
 .PHONY: clean
 clean: ## Remove everything that was built
