@@ -67,6 +67,7 @@ fn no_line_and_no_connection_is_lost_while_destinations_come_change_and_go() {
         .metrics()
         .get("carbonway_connections_accepted_total", &plain);
     assert_eq!(accepted, Some(2.0));
+    a.wait_until_closed();
     let to_b = accounts.destination("b").sent as usize;
     eventually(DEADLINE, "all that was sent to b", || {
         match b.line_count() + c.line_count() {

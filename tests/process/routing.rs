@@ -1,6 +1,9 @@
 //! Which lines go where.
 
-use harness::{Directory, RelayProcess, Sender, Sink, blocklist, carbon, file, relay, route};
+use harness::{
+    DEADLINE, Directory, RelayProcess, Sender, Sink, blocklist, carbon, eventually, file, relay,
+    route,
+};
 
 use crate::counts;
 
@@ -365,6 +368,13 @@ fn consistent_hash_shares_series_out_with_replicas() {
     bed.send(&names);
     bed.send(&names);
     bed.relay.settle(600);
+    // each line was sent twice and has two owners, the same ones both times
+    eventually(DEADLINE, "1200 lines at the sinks", || {
+        match bed.sinks.iter().map(Sink::line_count).sum::<usize>() {
+            1200 => Ok(()),
+            lines => Err(format!("{lines} came")),
+        }
+    });
     let mut copies = std::collections::BTreeMap::<String, usize>::new();
     for sink in &bed.sinks[..3] {
         let lines = sink.lines();
@@ -373,7 +383,6 @@ fn consistent_hash_shares_series_out_with_replicas() {
             .into_iter()
             .for_each(|line| *copies.entry(line).or_default() += 1);
     }
-    // each line was sent twice and has two owners, the same ones both times
     assert_eq!(copies.len(), 300);
     assert!(copies.values().all(|copies| *copies == 4), "{copies:?}");
 }
