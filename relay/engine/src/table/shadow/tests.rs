@@ -263,7 +263,8 @@ fn assert_unreached(routes: Vec<Route>) -> usize {
         for shadowed in &found {
             assert!(
                 !takers.iter().any(|taker| **taker == shadowed.route),
-                "{name} reaches {}, but it is said that {}\n{:#?}",
+                "{} reaches {}, but it is said that {}\n{:#?}",
+                String::from_utf8_lossy(name),
                 shadowed.route,
                 shadowed.why,
                 snapshot.routes,
@@ -336,14 +337,14 @@ type Setting = (&'static str, String);
 
 /// All that a random table is made of.
 struct World {
-    names: Vec<String>,
+    names: Vec<Vec<u8>>,
     conditions: Vec<Setting>,
     /// Whether a condition holds, by the name's place.
     holds: HashMap<Setting, Vec<bool>>,
 }
 
 static WORLD: LazyLock<World> = LazyLock::new(|| {
-    let mut names = vec![String::new()];
+    let mut names: Vec<Vec<u8>> = vec![Vec::new()];
     for length in 0..5 {
         let longest: Vec<_> = names
             .iter()
@@ -353,14 +354,23 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
         names.extend(
             longest
                 .iter()
-                .flat_map(|name| ["a", "b", "."].map(|byte| format!("{name}{byte}"))),
+                .flat_map(|name| b"ab.".map(|byte| [&name[..], &[byte]].concat())),
         );
     }
-    let short = names.iter().filter(|name| name.len() < 3);
-    let tagged: Vec<_> = short
-        .flat_map(|name| [";k=a", ";k=b", ";x=.b;k=a"].map(|tags| format!("{name}{tags}")))
+    let short: Vec<_> = names
+        .iter()
+        .filter(|name| name.len() < 3)
+        .cloned()
         .collect();
-    names.extend(tagged);
+    for end in ["é", ";k=a", ";k=b", ";x=.b;k=a"] {
+        names.extend(short.iter().map(|name| [name, end.as_bytes()].concat()));
+    }
+    // Without validation there are names that are not UTF-8.
+    names.extend(
+        short
+            .iter()
+            .flat_map(|name| [[&name[..], b"\xc3"].concat(), [b"\xa9", &name[..]].concat()]),
+    );
     let mut conditions = Vec::new();
     let mut add = |field, texts: &[&str]| {
         conditions.extend(texts.iter().map(|text| (field, (*text).to_owned())))
@@ -368,7 +378,9 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
     for field in ["prefix", "notPrefix", "contains", "notContains", "suffix"] {
         add(
             field,
-            &["a", "b", ".", "ab", "ba", "a.", "aa", "a.b", ".ab", "k=a"],
+            &[
+                "a", "b", ".", "ab", "ba", "a.", "aa", "a.b", ".ab", "k=a", "é",
+            ],
         );
     }
     for field in ["regex", "notRegex"] {
@@ -443,6 +455,10 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
                 "^a[^b]",
                 "[^b]a$",
                 "^(|a)b",
+                "(?s).*a",
+                "^.$",
+                "é",
+                "^é?a",
             ],
         );
     }
@@ -461,10 +477,7 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
     );
     let holds = conditions.iter().map(|condition| {
         let pattern = Pattern::compile(&of([condition])).unwrap();
-        let holds = names
-            .iter()
-            .map(|name| pattern.matches(name.as_bytes()))
-            .collect();
+        let holds = names.iter().map(|name| pattern.matches(name)).collect();
         (condition.clone(), holds)
     });
     World {
