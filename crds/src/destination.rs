@@ -56,6 +56,12 @@ pub struct DestinationSpec {
     /// What may wait in memory.
     #[serde(default)]
     pub queue: Queue,
+    /// What may wait on disk, with whenFull: Spool.
+    #[serde(default)]
+    pub spool: Spool,
+    /// What is sent again when a connection broke.
+    #[serde(default)]
+    pub resend: Resend,
 }
 
 /// A carbon server, over TCP, in the plaintext protocol.
@@ -107,15 +113,79 @@ impl Default for Queue {
     fn default() -> Self {
         Self {
             max_bytes: Size::from_mib(64),
-            when_full: WhenFull::DropNewest,
+            when_full: WhenFull::Spool,
         }
     }
 }
 
-/// What happens to a line for a full queue. DropNewest: it is dropped and counted. Block: the connection that brought it
-/// waits until there is room, and so does its sender.
+/// What happens to a line for a full queue. Spool: it waits on disk, as does what waited in memory for longer than
+/// spool.sync.interval; a relay without a place for spools drops it and counts it. DropNewest: it is dropped and counted.
+/// DropOldest: those that waited longest are dropped and counted. Block: the connection that brought it waits until there is
+/// room, and so does its sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum WhenFull {
+    Spool,
     DropNewest,
+    DropOldest,
     Block,
+}
+
+/// What may wait for a destination on disk, in every relay pod. What comes in is sent first, what waits here beside it, in its
+/// order. It outlives restarts; the data of a Destination that was removed is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Spool {
+    /// The bytes on disk; at least 1Mi. With more, lines are dropped and counted.
+    pub max_bytes: Size,
+    /// Lines that are older are dropped and counted. 0s: none are.
+    pub max_age: Duration,
+    /// How fast what waits is sent, beside what comes in. Default: as fast as the destination takes it.
+    #[schemars(range(min = 1, max = 100_000_000))]
+    pub replay_lines_per_second: Option<i64>,
+    /// When what was written outlives a crash.
+    pub sync: Sync,
+}
+
+impl Default for Spool {
+    fn default() -> Self {
+        Self {
+            max_bytes: Size::from_mib(10 << 10),
+            max_age: Duration::from_secs(24 * 3600),
+            replay_lines_per_second: None,
+            sync: Sync::default(),
+        }
+    }
+}
+
+/// When what was written outlives a crash.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Sync {
+    /// The longest time until then, 10ms to 1m: what a crash of the relay can take.
+    pub interval: Duration,
+}
+
+impl Default for Sync {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(1),
+        }
+    }
+}
+
+/// What is sent again when a connection broke: what the peer's kernel had not acknowledged, and the bytes sent before that,
+/// for a peer that was killed may not have read them. A point that comes twice does no harm, one that is missing does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Resend {
+    /// The bytes sent before; at most 256Mi. They are kept in memory while the connection lasts.
+    pub max_bytes: Size,
+}
+
+impl Default for Resend {
+    fn default() -> Self {
+        Self {
+            max_bytes: Size::from_mib(8),
+        }
+    }
 }

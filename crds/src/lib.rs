@@ -28,7 +28,9 @@ mod status;
 pub use aggregator::{Aggregator, AggregatorSpec, PercentileDefinition};
 pub use blocklist::{Blocklist, BlocklistSpec};
 pub use conditions::{ConditionType, Reason};
-pub use destination::{Carbon, Destination, DestinationSpec, File, Queue, WhenFull};
+pub use destination::{
+    Carbon, Destination, DestinationSpec, File, Queue, Resend, Spool, Sync, WhenFull,
+};
 pub use manifest::{KINDS, all, to_yaml};
 pub use matching::Match;
 pub use quantity::{Duration, QuantityError, Size};

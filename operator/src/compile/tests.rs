@@ -66,8 +66,15 @@ fn a_route_goes_to_the_default_relay_with_its_destination() {
             id: "11-22".into(),
             queue: Some(relay_proto::Queue {
                 bytes_max: 64 << 20,
-                when_full: relay_proto::WhenFull::DropNewest.into(),
+                when_full: relay_proto::WhenFull::Spool.into(),
             }),
+            spool: Some(relay_proto::Spool {
+                bytes_max: 10 << 30,
+                age_max_ms: 86_400_000,
+                replay_lines_per_second: 0,
+                sync_interval_ms: 1_000,
+            }),
+            resend_bytes_max: 8 << 20,
             endpoint: Some(relay_proto::destination::Endpoint::Carbon(
                 relay_proto::Carbon {
                     address: "graphite:2003".into(),

@@ -17,8 +17,10 @@ pub(crate) struct Way {
     pub(crate) feeds: Vec<Feed>,
     /// Whether the last of these keeps the line from routes.
     pub(crate) drops_raw: bool,
-    /// Where the line itself goes; nowhere, if no route takes it.
-    pub(crate) fanout: Option<Fanout>,
+    /// Whether the line itself goes to routes that take it.
+    pub(crate) is_routed: bool,
+    /// Where they send it; empty if none does.
+    pub(crate) fanout: Fanout,
 }
 
 impl Way {
@@ -26,8 +28,8 @@ impl Way {
     pub(crate) fn bytes(&self) -> usize {
         let output = |feed: &Feed| feed.output.as_ref().map_or(0, |name| name.len());
         let outputs: usize = self.feeds.iter().map(output).sum();
-        let fanout = self.fanout.as_ref().map_or(0, Fanout::bytes);
-        size_of::<Self>() + self.feeds.len() * size_of::<Feed>() + outputs + fanout + WAY_OVERHEAD
+        let own = size_of::<Self>() + self.feeds.len() * size_of::<Feed>() + self.fanout.bytes();
+        own + outputs + WAY_OVERHEAD
     }
 }
 
@@ -38,7 +40,6 @@ pub(crate) struct Judgement {
     /// The name that the line goes on with, if rules changed it.
     name: Vec<u8>,
     is_renamed: bool,
-    fanout: Fanout,
     spare: Vec<u8>,
     candidates: Vec<u32>,
 }
@@ -71,19 +72,16 @@ impl Table {
         let Way {
             feeds,
             drops_raw,
+            is_routed,
             fanout,
         } = &mut found.way;
         let names = self.validation.names;
         *drops_raw = self
             .aggregators
             .feed(name, names, feeds, &mut found.candidates);
-        found.fanout.clear();
-        let is_routed = !*drops_raw
-            && self
-                .routes
-                .route(name, &mut found.fanout, &mut found.candidates);
-        *fanout = is_routed.then(|| found.fanout.clone());
-        match is_routed || !feeds.is_empty() {
+        fanout.clear();
+        *is_routed = !*drops_raw && self.routes.route(name, fanout, &mut found.candidates);
+        match *is_routed || !feeds.is_empty() {
             true => Ok(()),
             false => Err(Reason::Unrouted),
         }

@@ -46,5 +46,5 @@ pub use outcome::{Reason, Tally};
 pub use process::{Engine, Limits, Moment, PointCounts, PointFate, Routed, UnixSeconds};
 pub use table::{
     Address, Destination, Endpoint, IdleTarget, Listener, LoadError, LoadErrorKind, Plaintext,
-    Queue, Shadowed, Table, WhenFull, shadowed,
+    Queue, Shadowed, Spool, Table, WhenFull, shadowed,
 };

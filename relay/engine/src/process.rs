@@ -315,7 +315,7 @@ impl Engine {
         if is_fed {
             let Point { timestamp, value } = Point::of(&input.block[name_end..cut.end]);
             let fed = self.feeder.feed(known, timestamp, value, input.moment);
-            if known.way.fanout.is_none() {
+            if !known.way.is_routed {
                 return fed.map(|()| Passed::Absorbed);
             }
         }
@@ -348,7 +348,7 @@ impl Engine {
         if !known.way.feeds.is_empty() {
             let Point { timestamp, value } = point;
             let fed = self.feeder.feed(known, timestamp, value, input.moment);
-            if known.way.fanout.is_none() {
+            if !known.way.is_routed {
                 return fed.map(|()| Passed::Absorbed);
             }
         }

@@ -95,6 +95,10 @@ pub struct Destination {
     pub endpoint: Endpoint,
     /// What may wait.
     pub queue: Queue,
+    /// What may wait on disk; `None` unless the queue spools.
+    pub spool: Option<Spool>,
+    /// What is sent again after a connection broke, in bytes.
+    pub resend_bytes_max: usize,
 }
 
 /// Where lines go.
@@ -141,6 +145,23 @@ pub enum WhenFull {
     DropNewest,
     /// Its connection waits.
     Block,
+    /// It waits on disk.
+    Spool,
+    /// The oldest are dropped and counted.
+    DropOldest,
+}
+
+/// What may wait on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spool {
+    /// At least 1 MiB.
+    pub bytes_max: u64,
+    /// `None`: lines are kept however old they are.
+    pub age_max: Option<Duration>,
+    /// `None`: as fast as the destination takes them.
+    pub replay_lines_per_second: Option<u64>,
+    /// 10 milliseconds to a minute.
+    pub sync_interval: Duration,
 }
 
 /// A destination of a route that no line ever goes to.

@@ -581,5 +581,6 @@ fn destination(name: &str) -> proto::Destination {
         endpoint: Some(proto::destination::Endpoint::File(proto::File {
             path: "/x".into(),
         })),
+        ..proto::Destination::default()
     }
 }

@@ -26,7 +26,9 @@ pub(super) fn message(object: &Destination, key: &Key) -> Result<proto::Destinat
         }
     };
     let when_full = match spec.queue.when_full {
+        WhenFull::Spool => proto::WhenFull::Spool,
         WhenFull::DropNewest => proto::WhenFull::DropNewest,
+        WhenFull::DropOldest => proto::WhenFull::DropOldest,
         WhenFull::Block => proto::WhenFull::Block,
     };
     Ok(proto::Destination {
@@ -38,5 +40,16 @@ pub(super) fn message(object: &Destination, key: &Key) -> Result<proto::Destinat
             when_full: when_full.into(),
         }),
         endpoint: Some(endpoint),
+        spool: (spec.queue.when_full == WhenFull::Spool).then(|| proto::Spool {
+            bytes_max: spec.spool.max_bytes.bytes(),
+            age_max_ms: spec.spool.max_age.as_millis(),
+            // The resource has signed numbers; the schema keeps them above 0.
+            replay_lines_per_second: spec
+                .spool
+                .replay_lines_per_second
+                .map_or(0, i64::unsigned_abs),
+            sync_interval_ms: spec.spool.sync.interval.as_millis(),
+        }),
+        resend_bytes_max: spec.resend.max_bytes.bytes(),
     })
 }

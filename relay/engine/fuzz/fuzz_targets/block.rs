@@ -41,7 +41,8 @@ fn everything_to_one() -> Snapshot {
                 when_full: proto::WhenFull::Block.into(),
             }),
             endpoint: Some(proto::destination::Endpoint::File(proto::File { path: "/x".into() })),
-        }],
+    ..proto::Destination::default()
+}],
         routes: vec![proto::Route {
             distribution: proto::Distribution::All.into(),
             targets: vec![proto::Target { destination: Some(destination), ..Default::default() }],

@@ -22,6 +22,7 @@ fn destination(name: &str) -> proto::Destination {
             connect_timeout_ms: 1,
             write_timeout_ms: 1,
         })),
+        ..proto::Destination::default()
     }
 }
 

@@ -49,7 +49,7 @@ pub(super) struct Memory {
 #[derive(Debug, Default)]
 pub(super) struct Ways {
     list: Vec<KnownWay>,
-    places: HashMap<Arc<Way>, usize>,
+    places: HashMap<Arc<Way>, usize, foldhash::quality::RandomState>,
     bytes: usize,
 }
 

@@ -35,8 +35,7 @@ pub(super) struct Transfer<'a> {
 
 impl<'a> Transfer<'a> {
     fn fanout(&self, way: usize) -> &'a Fanout {
-        let fanout = self.ways.get(way).way.fanout.as_ref();
-        fanout.expect("only lines that a route takes are forwarded")
+        &self.ways.get(way).way.fanout
     }
 }
 
@@ -99,8 +98,7 @@ impl Runs {
             true => &transfer.block[self.start..self.end],
             false => &self.built,
         };
-        let fanout = transfer.ways.get(self.way).way.fanout.as_ref();
-        let destinations = fanout.and_then(Fanout::fixed).unwrap_or_default();
+        let destinations = transfer.fanout(self.way).fixed().unwrap_or_default();
         transfer.out.append(destinations, bytes, self.lines);
         self.built.clear();
         self.lines = 0;

@@ -242,6 +242,7 @@ fn consistent_hash_gives_a_series_to_its_owners() {
                 connect_timeout_ms: 1,
                 write_timeout_ms: 1,
             })),
+            ..proto::Destination::default()
         })
         .collect();
     let mut sharing = route("1", "", &["g1", "g2", "g3"]);
@@ -335,6 +336,7 @@ fn snapshot(destinations: &[&str]) -> Snapshot {
         endpoint: Some(proto::destination::Endpoint::File(proto::File {
             path: "/x".into(),
         })),
+        ..proto::Destination::default()
     });
     Snapshot {
         schema: proto::SCHEMA,

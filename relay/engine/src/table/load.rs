@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +14,7 @@ use relay_proto::{self as proto, ObjectRef, Snapshot};
 
 use super::{
     Address, BlocklistEntry, Destination, Endpoint, Listener, LoadError, LoadErrorKind, Plaintext,
-    Queue, Table, Validation, WhenFull,
+    Queue, Spool, Table, Validation, WhenFull,
 };
 use crate::aggregate::{PercentileDefinition, Rule, RuleSettings, Rules, UnknownFunction};
 use crate::aggregator::{Aggregator, Aggregators, FUNCTION};
@@ -37,6 +38,11 @@ static NO_CONDITION: proto::Match = proto::Match {
     glob: String::new(),
     tags: Vec::new(),
 };
+
+const SPOOL_BYTES_MIN: u64 = 1 << 20;
+const SYNC_INTERVALS: RangeInclusive<Duration> =
+    Duration::from_millis(10)..=Duration::from_secs(60);
+const RESEND_BYTES_MAX: u64 = 256 << 20;
 
 // 0 is the table that holds nothing.
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -409,6 +415,8 @@ impl Loader {
                 name: format!("{}/{}", self.source.namespace, self.source.name).into(),
                 endpoint,
                 queue,
+                spool: self.spool(destination, queue.when_full),
+                resend_bytes_max: self.resend(destination.resend_bytes_max),
             });
         }
         (loaded, indexes)
@@ -425,10 +433,12 @@ impl Loader {
         let when_full = match queue.map(proto::Queue::when_full) {
             Some(proto::WhenFull::DropNewest) => WhenFull::DropNewest,
             Some(proto::WhenFull::Block) => WhenFull::Block,
+            Some(proto::WhenFull::Spool) => WhenFull::Spool,
+            Some(proto::WhenFull::DropOldest) => WhenFull::DropOldest,
             Some(proto::WhenFull::Unspecified) | None => {
                 self.unsupported(
                     "queue.whenFull",
-                    "not known to this release: use DropNewest or Block",
+                    "not known to this release: use Spool, DropNewest, DropOldest or Block",
                 );
                 WhenFull::DropNewest
             }
@@ -437,6 +447,38 @@ impl Loader {
             bytes_max: usize::try_from(bytes_max).unwrap_or(usize::MAX),
             when_full,
         }
+    }
+
+    fn spool(&mut self, destination: &proto::Destination, when_full: WhenFull) -> Option<Spool> {
+        if when_full != WhenFull::Spool {
+            return None;
+        }
+        let spool = destination.spool.unwrap_or_default();
+        if spool.bytes_max < SPOOL_BYTES_MIN {
+            let message = format!("{} bytes are too few: use at least 1Mi", spool.bytes_max);
+            self.unsupported("spool.maxBytes", message);
+        }
+        let sync_interval = Duration::from_millis(spool.sync_interval_ms);
+        if !SYNC_INTERVALS.contains(&sync_interval) {
+            let message = format!("{sync_interval:?} is out of range: use 10ms to 1m");
+            self.unsupported("spool.sync.interval", message);
+        }
+        let age_max = Duration::from_millis(spool.age_max_ms);
+        let per_second = spool.replay_lines_per_second;
+        Some(Spool {
+            bytes_max: spool.bytes_max,
+            age_max: (!age_max.is_zero()).then_some(age_max),
+            replay_lines_per_second: (per_second > 0).then_some(per_second),
+            sync_interval,
+        })
+    }
+
+    fn resend(&mut self, bytes_max: u64) -> usize {
+        if bytes_max > RESEND_BYTES_MAX {
+            let message = format!("{bytes_max} bytes are too many: use at most 256Mi");
+            self.unsupported("resend.maxBytes", message);
+        }
+        bytes_max.min(RESEND_BYTES_MAX) as usize
     }
 
     fn endpoint(&mut self, endpoint: Option<&proto::destination::Endpoint>) -> Endpoint {

@@ -72,7 +72,7 @@ fn all_errors_are_reported_at_once_with_their_objects_and_fields() {
             "Destination d/a: metadata.name: the destination is there twice: names and ids are unique",
             "Destination d/a: carbon.address: 'graphite:0' is not an address: write host:port or [v6]:port",
             "Destination d/c: queue.maxBytes: 0 bytes are too few: use at least 64Ki",
-            "Destination d/c: queue.whenFull: not known to this release: use DropNewest or Block",
+            "Destination d/c: queue.whenFull: not known to this release: use Spool, DropNewest, DropOldest or Block",
             "Destination d/c: spec: no endpoint that this release knows: set carbon or file",
             "Route d/r: match.regex: '[z-a]' is not a regular expression: invalid character class range, the start must be <= the end",
             "Route d/r: destinations[0].match.regex: 'a{2,1}' is not a regular expression: invalid repetition count range, the start must be <= the end",
@@ -160,6 +160,7 @@ fn carbon(name: &str, address: &str) -> proto::Destination {
             connect_timeout_ms: 1,
             write_timeout_ms: 1,
         })),
+        ..proto::Destination::default()
     }
 }
 

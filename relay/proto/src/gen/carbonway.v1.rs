@@ -264,6 +264,12 @@ pub struct Destination {
     pub id: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "3")]
     pub queue: ::core::option::Option<Queue>,
+    /// With WHEN_FULL_SPOOL.
+    #[prost(message, optional, tag = "6")]
+    pub spool: ::core::option::Option<Spool>,
+    /// What is sent again after a connection broke, in bytes, beside what its kernel had not acknowledged.
+    #[prost(uint64, tag = "7")]
+    pub resend_bytes_max: u64,
     #[prost(oneof = "destination::Endpoint", tags = "4, 5")]
     pub endpoint: ::core::option::Option<destination::Endpoint>,
 }
@@ -285,6 +291,22 @@ pub struct Queue {
     pub bytes_max: u64,
     #[prost(enumeration = "WhenFull", tag = "2")]
     pub when_full: i32,
+}
+/// What waits for a destination on disk.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Spool {
+    /// At least 1 MiB.
+    #[prost(uint64, tag = "1")]
+    pub bytes_max: u64,
+    /// Lines that are older are dropped and counted, in milliseconds. Zero: none are.
+    #[prost(uint64, tag = "2")]
+    pub age_max_ms: u64,
+    /// How fast the spool is sent, beside what comes in. Zero: as fast as the destination takes it.
+    #[prost(uint64, tag = "3")]
+    pub replay_lines_per_second: u64,
+    /// How often what was written is made to outlive a crash, in milliseconds; 10 to 60000.
+    #[prost(uint64, tag = "4")]
+    pub sync_interval_ms: u64,
 }
 /// A carbon server, over TCP, in the plaintext protocol.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -510,6 +532,10 @@ pub enum WhenFull {
     DropNewest = 1,
     /// The connection that brought it is not read until there is room.
     Block = 2,
+    /// It waits on disk, as does what waited in memory for longer than the spool's sync interval.
+    Spool = 3,
+    /// The oldest lines are dropped and counted.
+    DropOldest = 4,
 }
 impl WhenFull {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -521,6 +547,8 @@ impl WhenFull {
             Self::Unspecified => "WHEN_FULL_UNSPECIFIED",
             Self::DropNewest => "WHEN_FULL_DROP_NEWEST",
             Self::Block => "WHEN_FULL_BLOCK",
+            Self::Spool => "WHEN_FULL_SPOOL",
+            Self::DropOldest => "WHEN_FULL_DROP_OLDEST",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -529,6 +557,8 @@ impl WhenFull {
             "WHEN_FULL_UNSPECIFIED" => Some(Self::Unspecified),
             "WHEN_FULL_DROP_NEWEST" => Some(Self::DropNewest),
             "WHEN_FULL_BLOCK" => Some(Self::Block),
+            "WHEN_FULL_SPOOL" => Some(Self::Spool),
+            "WHEN_FULL_DROP_OLDEST" => Some(Self::DropOldest),
             _ => None,
         }
     }
