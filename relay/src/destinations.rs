@@ -2,11 +2,15 @@
 
 pub(crate) mod carbon;
 pub(crate) mod file;
+mod outq;
 pub(crate) mod queue;
 pub(crate) mod sender;
+pub(crate) mod spooler;
+mod window;
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
+use std::path::Path;
 use std::sync::{Arc, Weak};
 
 use tokio::sync::{mpsc, watch};
@@ -57,6 +61,7 @@ impl Registry {
     pub(crate) fn reconcile(
         &mut self,
         destinations: &[relay_engine::Destination],
+        spools: Option<&Path>,
         open: &mpsc::Sender<()>,
         new: &mut Vec<Sender>,
     ) -> Vec<Arc<Producer>> {
@@ -79,7 +84,8 @@ impl Registry {
                 None => {
                     let queue = Arc::new(Queue::new(destination.queue));
                     let (settings, changes) = watch::channel(destination.clone());
-                    new.push(Sender::new(Arc::clone(&queue), changes, open.clone()));
+                    let sender = Sender::new(Arc::clone(&queue), changes, spools, open.clone());
+                    new.push(sender);
                     (Arc::new(Producer(queue)), settings)
                 }
             };

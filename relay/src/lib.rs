@@ -29,7 +29,7 @@ mod worker;
 
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -73,6 +73,8 @@ pub struct Relay {
     stop_flushing: oneshot::Sender<()>,
     // The flushing.
     tasks: JoinSet<()>,
+    // Where spools are kept, if anywhere.
+    spools: Option<PathBuf>,
     // Where open buckets are kept, if anywhere.
     checkpoint: Option<Checkpoint>,
     // Whether buckets that were kept were taken up again.
@@ -174,6 +176,7 @@ impl Relay {
             flusher,
             stop_flushing,
             tasks,
+            spools: state_dir.map(|directory| directory.join("spools")),
             checkpoint: state_dir.map(Checkpoint::new),
             is_restored: false,
         })
@@ -227,9 +230,12 @@ impl Relay {
                 }]
             })?;
         let mut new = Vec::new();
-        let producers = self
-            .registry
-            .reconcile(table.destinations(), &self.senders.open, &mut new);
+        let producers = self.registry.reconcile(
+            table.destinations(),
+            self.spools.as_deref(),
+            &self.senders.open,
+            &mut new,
+        );
         let names = table
             .destinations()
             .iter()

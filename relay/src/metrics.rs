@@ -52,7 +52,7 @@ const OF_LISTENERS: [Metric<Listening>; 3] = [
     },
 ];
 
-const OF_DESTINATIONS: [Metric<Figures>; 6] = [
+const OF_DESTINATIONS: [Metric<Figures>; 12] = [
     Metric {
         kind: Kind::Counter,
         name: "destination_lines_offered",
@@ -63,7 +63,7 @@ const OF_DESTINATIONS: [Metric<Figures>; 6] = [
         kind: Kind::Counter,
         name: "destination_lines_sent",
         help: "Lines handed over to the destination's kernel or file",
-        value: |figures| figures.sent,
+        value: |figures| figures.sent(),
     },
     Metric {
         kind: Kind::Gauge,
@@ -76,6 +76,42 @@ const OF_DESTINATIONS: [Metric<Figures>; 6] = [
         name: "destination_queue_bytes",
         help: "Bytes that wait for the destination",
         value: |figures| figures.queue_bytes,
+    },
+    Metric {
+        kind: Kind::Counter,
+        name: "destination_lines_resent",
+        help: "Lines given to the destination once more, because their connection broke",
+        value: |figures| figures.resent,
+    },
+    Metric {
+        kind: Kind::Counter,
+        name: "destination_lines_recovered",
+        help: "Lines found on disk when the relay started",
+        value: |figures| figures.spool.recovered,
+    },
+    Metric {
+        kind: Kind::Counter,
+        name: "destination_lines_replayed",
+        help: "Lines sent that had waited on disk; they are among those sent",
+        value: |figures| figures.spool.acknowledged,
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "destination_spool_lines",
+        help: "Lines that wait on disk for the destination",
+        value: |figures| figures.spool.waiting,
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "destination_spool_bytes",
+        help: "Bytes that the destination's spool takes on disk",
+        value: |figures| figures.spool.bytes,
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "destination_spool_oldest_seconds",
+        help: "How long the oldest line on disk has waited",
+        value: |figures| figures.spool.oldest_seconds.unwrap_or_default(),
     },
     Metric {
         kind: Kind::Gauge,
@@ -232,9 +268,12 @@ impl Scrape {
             },
         )?;
         let dropped = destinations.iter().flat_map(|(destination, figures)| {
-            Loss::ALL.map(|loss| {
-                let labels = [("destination", &**destination), ("reason", loss.as_str())];
-                (labels, figures.dropped[loss as usize])
+            let in_memory = Loss::ALL.map(|loss| (loss.as_str(), figures.dropped[loss as usize]));
+            let on_disk =
+                relay_spool::Loss::ALL.map(|loss| (loss.as_str(), figures.spool.dropped(loss)));
+            let all = in_memory.into_iter().chain(on_disk);
+            all.map(move |(reason, lines)| {
+                ([("destination", &**destination), ("reason", reason)], lines)
             })
         });
         let help = "Lines that the destination was not given";

@@ -28,8 +28,14 @@ pub struct DestinationAccounts {
     pub sent: u64,
     /// Lines dropped, by reason.
     pub dropped: BTreeMap<String, u64>,
-    /// Lines that wait.
+    /// Lines that wait in memory.
     pub queued: u64,
+    /// Lines that wait on disk.
+    pub spooled: u64,
+    /// Lines found on disk when the relay started.
+    pub recovered: u64,
+    /// Lines given to it once more, because their connection broke.
+    pub resent: u64,
 }
 
 impl Accounts {
@@ -55,6 +61,9 @@ impl Accounts {
                 sent: count("carbonway_destination_lines_sent_total"),
                 dropped: metrics.counts_by(dropped, "reason", |l| &l["destination"] == name),
                 queued: count("carbonway_destination_queue_lines"),
+                spooled: count("carbonway_destination_spool_lines"),
+                recovered: count("carbonway_destination_lines_recovered_total"),
+                resent: count("carbonway_destination_lines_resent_total"),
             };
             accounts.destinations.insert(name.clone(), destination);
         }
@@ -62,7 +71,7 @@ impl Accounts {
     }
 
     /// Whether every line is accounted for: received = forwarded + absorbed + dropped, and for each destination
-    /// offered = sent + dropped + queued.
+    /// offered + recovered + resent = sent + dropped + queued + spooled.
     ///
     /// # Errors
     /// With what does not add up.
@@ -75,8 +84,10 @@ impl Accounts {
             ));
         }
         for (name, destination) in &self.destinations {
-            let known = destination.sent + sum(&destination.dropped) + destination.queued;
-            if destination.offered != known {
+            let waiting = destination.queued + destination.spooled;
+            let known = destination.sent + sum(&destination.dropped) + waiting;
+            let given = destination.offered + destination.recovered + destination.resent;
+            if given != known {
                 return Err(format!(
                     "{name}: {destination:?} accounts for {known} lines"
                 ));

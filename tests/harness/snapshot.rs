@@ -48,6 +48,7 @@ impl SnapshotBuilder {
                 connect_timeout_ms: 1_000,
                 write_timeout_ms: 1_000,
             })),
+            ..Destination::default()
         });
         self
     }

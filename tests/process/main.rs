@@ -19,6 +19,7 @@ mod routing;
 mod rules;
 mod run;
 mod shutdown;
+mod spool;
 mod sync;
 mod whisper;
 

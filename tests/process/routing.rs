@@ -15,16 +15,19 @@ struct Bed {
     _directory: Directory,
 }
 
+// What a connection took does not go again when it breaks.
+const ONCE: &str = "resend: {maxBytes: 0},";
+
 impl Bed {
     fn new(rules: &[String]) -> Self {
         let sinks = [0; 4].map(|_| Sink::open());
         let [a, b, c, d] = &sinks;
         let directory = Directory::of([
             relay("", ""),
-            carbon("a", a.address(), ""),
-            carbon("b", b.address(), ""),
-            carbon("c", c.address(), ""),
-            carbon("d", d.address(), ""),
+            carbon("a", a.address(), ONCE),
+            carbon("b", b.address(), ONCE),
+            carbon("c", c.address(), ONCE),
+            carbon("d", d.address(), ONCE),
         ]);
         directory.write("rules.yaml", &rules.join("---\n"));
         let relay = RelayProcess::run(&directory);

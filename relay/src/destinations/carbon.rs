@@ -8,6 +8,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
+use super::outq::unacknowledged;
 use super::queue::Queue;
 use super::sender::InHand;
 
@@ -56,6 +57,11 @@ impl Connection {
             }
         }
         Err(last)
+    }
+
+    /// What the peer's kernel has not acknowledged, in bytes.
+    pub(crate) fn unacknowledged(&self) -> usize {
+        unacknowledged(&self.stream)
     }
 
     /// Writes what is in hand until the peer's kernel takes no more, at least once.

@@ -1,16 +1,20 @@
 //! What waits in memory for one destination: whole lines in chunks, bounded in bytes.
 //!
 //! Workers push runs of lines, the destination's one sender takes chunks out and says when their bytes were handed over;
-//! until then they count as queued. All figures change under one lock, so at any moment
-//! `offered = sent + dropped + queued lines`.
+//! until then they count as queued. Where there is a spool, its spooler takes out what waits for too long. All figures change
+//! under one lock, so at any moment
+//! `offered + recovered + resent = sent + dropped + queued lines + spooled lines`.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use relay_engine::WhenFull;
+use relay_spool::Position;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// What a new chunk has room for, in bytes. Small pushes fill the last chunk up, so that memory follows the bytes queued;
@@ -23,6 +27,8 @@ pub(crate) struct Queue {
     state: Mutex<State>,
     filled: Notify,
     emptied: Notify,
+    // More waits than should in memory, and there is a spool.
+    crowded: Notify,
     // Takes lines, as far as failover is concerned.
     live: AtomicBool,
     // The destination is no longer in the plan.
@@ -35,6 +41,8 @@ pub(crate) struct Queue {
 struct State {
     limits: relay_engine::Queue,
     chunks: VecDeque<Filling>,
+    // What has no room waits on disk.
+    spools: bool,
     figures: Figures,
 }
 
@@ -43,6 +51,8 @@ struct State {
 struct Filling {
     bytes: Vec<u8>,
     lines: u64,
+    // Of the first line.
+    since: Instant,
 }
 
 /// Whole lines, each with its newline, on their way out.
@@ -50,6 +60,8 @@ struct Filling {
 pub(crate) struct Chunk {
     pub(crate) bytes: Bytes,
     pub(crate) lines: u64,
+    /// Where it ends in the spool, if it is from there.
+    pub(crate) spooled: Option<Position>,
 }
 
 /// A queue's figures at one moment.
@@ -57,14 +69,18 @@ pub(crate) struct Chunk {
 pub(crate) struct Figures {
     /// Lines that workers brought.
     pub(crate) offered: u64,
-    /// Lines whose bytes were handed over.
-    pub(crate) sent: u64,
+    /// Lines that were given to the destination once more, because their connection broke.
+    pub(crate) resent: u64,
+    /// Lines whose bytes were handed over, but for those from the spool.
+    pub(crate) sent_from_memory: u64,
     /// Lines dropped, by [`Loss`].
     pub(crate) dropped: [u64; Loss::ALL.len()],
     /// Lines that wait, those with the sender included.
     pub(crate) queue_lines: u64,
     /// Their bytes.
     pub(crate) queue_bytes: u64,
+    /// The spool's.
+    pub(crate) spool: relay_spool::Figures,
     /// Whether the sender has a connection.
     pub(crate) connected: bool,
     /// Whether failover gives it lines.
@@ -72,6 +88,11 @@ pub(crate) struct Figures {
 }
 
 impl Figures {
+    /// Lines whose bytes were handed over.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent_from_memory + self.spool.acknowledged
+    }
+
     /// Lines that were lost because the relay stopped.
     pub(crate) fn lost_at_shutdown(&self) -> u64 {
         self.dropped[Loss::Shutdown as usize]
@@ -107,12 +128,14 @@ impl Queue {
         let state = State {
             limits,
             chunks: VecDeque::new(),
+            spools: false,
             figures: Figures::default(),
         };
         Self {
             state: Mutex::new(state),
             filled: Notify::new(),
             emptied: Notify::new(),
+            crowded: Notify::new(),
             live: AtomicBool::new(true),
             removed: CancellationToken::new(),
             closed: CancellationToken::new(),
@@ -124,6 +147,9 @@ impl Queue {
     #[must_use = "what had no room must be pushed again"]
     pub(crate) fn push(&self, bytes: &[u8], lines: u64) -> usize {
         let mut state = self.lock();
+        if state.limits.when_full == WhenFull::DropOldest {
+            state.make_room(bytes.len());
+        }
         let room = state
             .limits
             .bytes_max
@@ -136,10 +162,15 @@ impl Queue {
             state.append(fitting, fitting_lines);
             self.filled.notify_one();
         }
+        if state.spools && state.is_crowded() {
+            self.crowded.notify_one();
+        }
         let waiting = bytes.len() - fitting.len();
         match state.limits.when_full {
             WhenFull::Block => waiting,
-            WhenFull::DropNewest => {
+            // The spool is about to make room: whatever the disk does, it takes lines or drops them.
+            WhenFull::Spool if state.spools => waiting,
+            WhenFull::Spool | WhenFull::DropNewest | WhenFull::DropOldest => {
                 state.drop_offered(lines - fitting_lines, Loss::QueueFull);
                 0
             }
@@ -173,16 +204,9 @@ impl Queue {
             {
                 let mut state = self.lock();
                 let mut bytes = 0;
-                while let Some(Filling {
-                    bytes: filled,
-                    lines,
-                }) = state.chunks.pop_front()
-                {
-                    bytes += filled.len();
-                    taken.push_back(Chunk {
-                        bytes: filled.into(),
-                        lines,
-                    });
+                while let Some(chunk) = state.chunks.pop_front() {
+                    bytes += chunk.bytes.len();
+                    taken.push_back(chunk.into());
                     if bytes >= bytes_max {
                         break;
                     }
@@ -204,10 +228,88 @@ impl Queue {
     /// Counts lines that were taken as handed over.
     pub(crate) fn sent(&self, bytes: usize, lines: u64) {
         let mut state = self.lock();
-        state.figures.sent += lines;
+        state.figures.sent_from_memory += lines;
         state.release(bytes, lines);
         drop(state);
         self.emptied.notify_waiters();
+    }
+
+    /// Resolves when more waits than should in memory, where there is a spool.
+    pub(crate) async fn crowded(&self) {
+        self.crowded.notified().await;
+    }
+
+    /// Moves chunks to `taken` that wait for `age` or longer, and more of the oldest if there is too much in memory. They still
+    /// count as queued.
+    pub(crate) fn take_overdue(&self, age: Duration, taken: &mut VecDeque<Chunk>) {
+        let mut state = self.lock();
+        let mut bytes: usize = state.chunks.iter().map(|chunk| chunk.bytes.len()).sum();
+        let mut bytes_kept = usize::MAX;
+        if bytes > state.limits.bytes_max / 2 {
+            bytes_kept = state.limits.bytes_max / 4;
+        }
+        while let Some(first) = state.chunks.front() {
+            if first.since.elapsed() < age && bytes <= bytes_kept {
+                return;
+            }
+            bytes -= first.bytes.len();
+            taken.extend(state.chunks.pop_front().map(Chunk::from));
+        }
+    }
+
+    /// Counts lines that were taken as moved to the spool, whose figures are `spool` now.
+    pub(crate) fn moved_to_spool(&self, bytes: usize, lines: u64, spool: relay_spool::Figures) {
+        let mut state = self.lock();
+        state.release(bytes, lines);
+        state.figures.spool = spool;
+        drop(state);
+        self.emptied.notify_waiters();
+    }
+
+    /// Counts lines that the spool was given because their connection broke.
+    pub(crate) fn resent_to_spool(&self, lines: u64, spool: relay_spool::Figures) {
+        let mut state = self.lock();
+        state.figures.resent += lines;
+        state.figures.spool = spool;
+    }
+
+    pub(crate) fn set_spooled(&self, spool: relay_spool::Figures) {
+        self.lock().figures.spool = spool;
+    }
+
+    /// Says whether there is a spool for what has no room.
+    pub(crate) fn set_spools(&self, spools: bool) {
+        self.lock().spools = spools;
+        self.emptied.notify_waiters();
+    }
+
+    /// Whether there is a spool, and the destination wants one.
+    pub(crate) fn spools(&self) -> bool {
+        let state = self.lock();
+        state.spools && state.limits.when_full == WhenFull::Spool
+    }
+
+    /// Takes back chunks that were not handed over, to be the first again.
+    pub(crate) fn put_back(&self, chunks: impl DoubleEndedIterator<Item = Chunk>) {
+        let mut state = self.lock();
+        for chunk in chunks.rev() {
+            state.chunks.push_front(Filling::from(chunk));
+        }
+        drop(state);
+        self.filled.notify_one();
+    }
+
+    /// Takes chunks that were handed over, and may not have arrived, in once more: they are the first.
+    pub(crate) fn resend(&self, chunks: VecDeque<Chunk>) {
+        let mut state = self.lock();
+        for chunk in chunks.into_iter().rev() {
+            state.figures.resent += chunk.lines;
+            state.figures.queue_lines += chunk.lines;
+            state.figures.queue_bytes += chunk.bytes.len() as u64;
+            state.chunks.push_front(Filling::from(chunk));
+        }
+        drop(state);
+        self.filled.notify_one();
     }
 
     /// Drops everything that waits and `taken`, which the sender holds.
@@ -301,7 +403,11 @@ impl State {
         let has_room = |chunk: &Filling| chunk.bytes.capacity() - chunk.bytes.len() >= bytes.len();
         if !self.chunks.back().is_some_and(has_room) {
             let bytes = Vec::with_capacity(bytes.len().max(CHUNK_BYTES));
-            self.chunks.push_back(Filling { bytes, lines: 0 });
+            self.chunks.push_back(Filling {
+                bytes,
+                lines: 0,
+                since: Instant::now(),
+            });
         }
         if let Some(chunk) = self.chunks.back_mut() {
             chunk.bytes.extend_from_slice(bytes);
@@ -312,6 +418,20 @@ impl State {
         self.figures.queue_bytes += bytes.len() as u64;
     }
 
+    // Drops the oldest chunks that wait, until there is room for `bytes`.
+    fn make_room(&mut self, bytes: usize) {
+        while self.figures.queue_bytes as usize + bytes > self.limits.bytes_max
+            && let Some(oldest) = self.chunks.pop_front()
+        {
+            self.release(oldest.bytes.len(), oldest.lines);
+            self.figures.dropped[Loss::QueueFull as usize] += oldest.lines;
+        }
+    }
+
+    fn is_crowded(&self) -> bool {
+        self.figures.queue_bytes as usize > self.limits.bytes_max / 2
+    }
+
     fn drop_offered(&mut self, lines: u64, loss: Loss) {
         self.figures.offered += lines;
         self.figures.dropped[loss as usize] += lines;
@@ -320,6 +440,26 @@ impl State {
     fn release(&mut self, bytes: usize, lines: u64) {
         self.figures.queue_lines -= lines;
         self.figures.queue_bytes -= bytes as u64;
+    }
+}
+
+impl From<Filling> for Chunk {
+    fn from(filling: Filling) -> Self {
+        Self {
+            bytes: filling.bytes.into(),
+            lines: filling.lines,
+            spooled: None,
+        }
+    }
+}
+
+impl From<Chunk> for Filling {
+    fn from(chunk: Chunk) -> Self {
+        Self {
+            bytes: chunk.bytes.into(),
+            lines: chunk.lines,
+            since: Instant::now(),
+        }
     }
 }
 
@@ -349,12 +489,12 @@ mod tests {
         let dropped = [full, 0, 0];
         Figures {
             offered,
-            sent,
+            sent_from_memory: sent,
             dropped,
             queue_lines: lines,
             queue_bytes: bytes,
-            connected: false,
             live: true,
+            ..Figures::default()
         }
     }
 
@@ -435,5 +575,73 @@ mod tests {
         queue.close();
         assert_eq!(take_all(&queue).await, "a 1 1\n");
         assert!(!queue.take(&mut VecDeque::new(), 1).await);
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_may_drop_the_oldest_lines() {
+        let queue = queue(12, WhenFull::DropOldest);
+        assert_eq!(queue.push(b"a 1 1\n", 1), 0);
+        assert_eq!(queue.push(b"b 1 1\nc 1 1\n", 2), 0);
+        assert_eq!(queue.push(b"d 1 1\ne 1 1\nf 1 1\n", 3), 0);
+        assert_eq!(queue.figures(), figures(6, 0, 4, 2, 12));
+        assert_eq!(take_all(&queue).await, "d 1 1\ne 1 1\n");
+    }
+
+    #[tokio::test]
+    async fn what_waits_for_too_long_or_is_too_much_goes_to_the_spool() {
+        let queue = queue(400 << 10, WhenFull::Spool);
+        queue.set_spools(true);
+        let block = "a 1 1\n".repeat((64 << 10) / 6);
+        for _ in 0..3 {
+            assert_eq!(queue.push(block.as_bytes(), 10922), 0);
+        }
+        let mut taken = VecDeque::new();
+        queue.take_overdue(Duration::from_secs(3600), &mut taken);
+        assert_eq!(taken.len(), 0);
+        assert_eq!(queue.push(block.as_bytes(), 10922), 0);
+        queue.crowded().await;
+        queue.take_overdue(Duration::from_secs(3600), &mut taken);
+        assert_eq!(taken.len(), 3);
+        let before = queue.figures();
+        let spool = relay_spool::Figures {
+            offered: 3 * 10922,
+            waiting: 3 * 10922,
+            ..relay_spool::Figures::default()
+        };
+        queue.moved_to_spool(3 * block.len(), 3 * 10922, spool);
+        let after = queue.figures();
+        assert_eq!(before.queue_lines, after.queue_lines + after.spool.waiting);
+        queue.take_overdue(Duration::ZERO, &mut taken);
+        assert_eq!(taken.len(), 4);
+    }
+
+    #[tokio::test]
+    async fn without_a_spool_what_has_no_room_is_dropped() {
+        let queue = queue(12, WhenFull::Spool);
+        assert_eq!(queue.push(b"a 1 1\nb 1 1\nc 1 1\n", 3), 0);
+        assert_eq!(queue.figures(), figures(3, 0, 1, 2, 12));
+        queue.set_spools(true);
+        assert_eq!(queue.push(b"d 1 1\n", 1), 6);
+    }
+
+    #[tokio::test]
+    async fn lines_that_are_sent_again_come_first_and_are_counted() {
+        let queue = queue(100, WhenFull::DropNewest);
+        assert_eq!(queue.push(b"a 1 1\nb 1 1\n", 2), 0);
+        let mut taken = VecDeque::new();
+        assert!(queue.take(&mut taken, usize::MAX).await);
+        queue.sent(12, 2);
+        assert_eq!(queue.push(b"c 1 1\n", 1), 0);
+        queue.resend(taken);
+        let before = queue.figures();
+        assert_eq!(
+            (before.offered, before.resent, before.queue_lines),
+            (3, 2, 3)
+        );
+        assert_eq!(take_all(&queue).await, "a 1 1\nb 1 1\nc 1 1\n");
+        assert_eq!(
+            (queue.figures().sent(), queue.figures().queue_lines),
+            (5, 0)
+        );
     }
 }

@@ -1,17 +1,20 @@
 //! Hands a destination's lines over, whatever its endpoint is: connect, write, back off, connect again.
 //!
 //! A sender's life: it waits for a connection, and with one writes chunks until the connection breaks, the endpoint
-//! changes, or the queue is closed and empty. A line that a broken connection took only in part is sent again whole on the
-//! next one, so no receiver ever sees two lines merged.
+//! changes, or the queue is closed and empty. What comes in goes first, what waits on disk beside it. A line that a broken
+//! connection took only in part is sent again whole on the next one, so no receiver ever sees two lines merged; and so is what
+//! the connection took last, for nobody says whether it arrived ([`window`](super::window)).
 
 use std::collections::VecDeque;
 use std::io;
+use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Buf as _;
 use relay_engine::Endpoint;
+use relay_spool::Position;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
@@ -19,10 +22,15 @@ use tracing::{info, warn};
 use super::carbon;
 use super::file;
 use super::queue::{Chunk, Loss, Queue};
+use super::spooler::{Batch, SpoolHandle, Spooler};
+use super::window::Window;
 use crate::worker::LoadGuard;
 
 /// The most bytes taken from the queue at a time: enough for one large write, little enough to bound what is in hand.
 const TAKE_BYTES: usize = 1 << 20;
+
+/// While less than this is in hand, in bytes, what waits on disk is sent beside it.
+const BESIDE_BYTES: usize = 256 << 10;
 
 /// The first wait after a failure; it doubles up to [`BACK_OFF_MAX`]. The wait is drawn between nothing and that, so that
 /// relays do not come back all at once.
@@ -41,6 +49,10 @@ pub(crate) struct Sender {
     queue: Arc<Queue>,
     settings: watch::Receiver<relay_engine::Destination>,
     in_hand: InHand,
+    spool: Option<SpoolHandle>,
+    spooler: Option<Spooler>,
+    // When the next batch from the spool may go.
+    replay_at: Instant,
     back_off: Duration,
     pub(crate) load: Option<LoadGuard>,
     /// Dropped when the sender is done.
@@ -53,6 +65,10 @@ pub(crate) struct InHand {
     pub(crate) chunks: VecDeque<Chunk>,
     /// How many bytes of the first chunk were handed over.
     pub(crate) written: usize,
+    /// What was handed over last.
+    window: Window,
+    // Where the last chunk from the spool ends that was handed over and not yet told of.
+    handed_over: Option<Position>,
 }
 
 /// An open connection to an endpoint.
@@ -74,14 +90,19 @@ impl Sender {
     pub(crate) fn new(
         queue: Arc<Queue>,
         settings: watch::Receiver<relay_engine::Destination>,
+        spools: Option<&Path>,
         open: mpsc::Sender<()>,
     ) -> Self {
-        let (in_hand, back_off) = (InHand::default(), BACK_OFF_MIN);
+        let ends = spools.map(|directory| SpoolHandle::new(&queue, &settings, directory));
+        let (spool, spooler) = ends.unzip();
         Self {
             queue,
             settings,
-            in_hand,
-            back_off,
+            in_hand: InHand::default(),
+            spool,
+            spooler,
+            replay_at: Instant::now(),
+            back_off: BACK_OFF_MIN,
             load: None,
             _open: open,
         }
@@ -92,8 +113,18 @@ impl Sender {
         &self.queue
     }
 
-    /// Works until the queue is closed and empty, or until `deadline` resolves; what is left then is counted under its loss.
+    /// Works until the queue is closed and empty, or until `deadline` resolves; what is left then goes to the spool, or is
+    /// counted under its loss.
     pub(crate) async fn run(mut self, deadline: impl Future<Output = Loss>) {
+        match self.spooler.take() {
+            Some(spooler) => {
+                tokio::join!(self.send(deadline), spooler.run());
+            }
+            None => self.send(deadline).await,
+        }
+    }
+
+    async fn send(mut self, deadline: impl Future<Output = Loss>) {
         let name = Arc::clone(&self.settings.borrow().name);
         let loss = tokio::select! {
             () = self.deliver() => None,
@@ -101,13 +132,28 @@ impl Sender {
         };
         if let Some(loss) = loss {
             self.in_hand.settle(&self.queue);
-            let lines = self.queue.give_up(&mut self.in_hand.chunks, loss);
-            if lines > 0 {
-                let reason = loss.as_str();
-                warn!(destination = %name, lines, reason, "lines dropped that could not be handed over in time");
+            self.tell_spool();
+            match &self.spool {
+                Some(spool) if self.queue.spools() => {
+                    spool.finish(std::mem::take(&mut self.in_hand.chunks)).await;
+                }
+                _ => {
+                    let lines = self.queue.give_up(&mut self.in_hand.chunks, loss);
+                    if lines > 0 {
+                        let reason = loss.as_str();
+                        warn!(destination = %name, lines, reason, "lines dropped that could not be handed over in time");
+                    }
+                }
             }
         }
         self.queue.set_connected(false);
+    }
+
+    // Says what of the spool was handed over.
+    fn tell_spool(&mut self) {
+        if let (Some(spool), Some(end)) = (&self.spool, self.in_hand.handed_over.take()) {
+            spool.handed_over(end);
+        }
     }
 
     async fn deliver(&mut self) {
@@ -119,12 +165,20 @@ impl Sender {
                 Ok(mut connection) => {
                     info!(destination = %name, endpoint = %Described(&settings.endpoint), "connected");
                     self.queue.set_connected(true);
+                    if let Some(spool) = &mut self.spool {
+                        spool.connected().await;
+                    }
                     let ended = self.write(&mut connection, &settings.endpoint).await;
                     if let Ended::EndpointChanged = ended {
                         connection.end_line(&mut self.in_hand, &self.queue).await;
                     }
                     self.queue.set_connected(false);
                     self.in_hand.settle(&self.queue);
+                    self.tell_spool();
+                    if let Some(spool) = &mut self.spool {
+                        spool.disconnected().await;
+                    }
+                    self.take_back(&ended, &connection).await;
                     ended
                 }
                 Err(ended) => ended,
@@ -144,6 +198,23 @@ impl Sender {
                     }
                 }
             }
+        }
+    }
+
+    // What a connection leaves behind waits in the queue, or on disk, and not with the sender.
+    async fn take_back(&mut self, ended: &Ended, connection: &Connection) {
+        self.queue.put_back(self.in_hand.chunks.drain(..));
+        let Ended::Broken(_) = ended else {
+            self.in_hand.window.clear();
+            return;
+        };
+        let again = self.in_hand.window.take(connection.unacknowledged());
+        if again.is_empty() {
+            return;
+        }
+        match &self.spool {
+            Some(spool) if self.queue.spools() => spool.resend(again).await,
+            _ => self.queue.resend(again),
         }
     }
 
@@ -171,10 +242,16 @@ impl Sender {
 
     // `endpoint` is the one that the connection is to; the settings may have another by now.
     async fn write(&mut self, connection: &mut Connection, endpoint: &Endpoint) -> Ended {
+        self.in_hand.window.set_bytes_max(match connection {
+            Connection::Carbon(_) => Some(self.settings.borrow().resend_bytes_max),
+            Connection::File(_) => None,
+        });
         let Self {
             queue,
             settings,
             in_hand,
+            spool,
+            replay_at,
             ..
         } = self;
         let connected_at = Instant::now();
@@ -188,6 +265,10 @@ impl Sender {
                 let more = tokio::select! {
                     biased;
                     more = queue.take(&mut in_hand.chunks, TAKE_BYTES) => more,
+                    batch = next_batch(spool, *replay_at) => {
+                        in_hand.take_batch(batch, settings, replay_at);
+                        true
+                    }
                     error = connection.broken() => return Ended::Broken(error),
                     () = endpoint_changed(settings, endpoint) => return Ended::EndpointChanged,
                     () = &mut live_again, if !queue.is_live() => continue,
@@ -199,11 +280,21 @@ impl Sender {
                     };
                 }
             }
+            if in_hand.bytes() < BESIDE_BYTES
+                && *replay_at <= Instant::now()
+                && let Some(batch) = spool.as_mut().and_then(SpoolHandle::try_next)
+            {
+                in_hand.take_batch(batch, settings, replay_at);
+            }
             let written = tokio::select! {
                 biased;
                 written = connection.write(in_hand, queue) => written,
                 () = endpoint_changed(settings, endpoint) => return Ended::EndpointChanged,
             };
+            if let (Some(spool), Some(end)) = (&*spool, in_hand.handed_over.take()) {
+                spool.handed_over(end);
+            }
+            in_hand.window.trim(|| connection.unacknowledged());
             if let Err(error) = written {
                 return Ended::Broken(error);
             }
@@ -231,10 +322,34 @@ impl InHand {
                 return;
             }
             bytes -= left;
-            queue.sent(chunk.bytes.len(), chunk.lines);
+            match chunk.spooled {
+                Some(end) => self.handed_over = Some(end),
+                None => queue.sent(chunk.bytes.len(), chunk.lines),
+            }
             self.written = 0;
-            self.chunks.pop_front();
+            self.window.extend(self.chunks.pop_front());
         }
+    }
+
+    // How much is still to be handed over.
+    fn bytes(&self) -> usize {
+        let bytes: usize = self.chunks.iter().map(|chunk| chunk.bytes.len()).sum();
+        bytes - self.written
+    }
+
+    // Takes a batch from the spool, and puts off the next one as the destination wants it.
+    fn take_batch(
+        &mut self,
+        batch: Batch,
+        settings: &watch::Receiver<relay_engine::Destination>,
+        replay_at: &mut Instant,
+    ) {
+        let spool = settings.borrow().spool;
+        if let Some(per_second) = spool.and_then(|spool| spool.replay_lines_per_second) {
+            let wait = Duration::from_secs_f64(batch.chunk.lines as f64 / per_second as f64);
+            *replay_at = (*replay_at).max(Instant::now()) + wait;
+        }
+        self.chunks.push_back(batch.chunk);
     }
 
     /// What is missing of the line that was handed over in part; empty if none was.
@@ -252,21 +367,50 @@ impl InHand {
     }
 
     // Counts the whole lines of a chunk that was handed over in part, and keeps the rest to be sent again from a line's start.
+    // What is from the spool comes again from there.
     fn settle(&mut self, queue: &Queue) {
         let written = std::mem::take(&mut self.written);
+        let is_spooled = |chunk: &Chunk| chunk.spooled.is_some();
+        let first_is_spooled = self.chunks.front().is_some_and(is_spooled);
+        self.chunks.retain(|chunk| !is_spooled(chunk));
+        if first_is_spooled {
+            return;
+        }
         let Some(chunk) = self.chunks.front_mut() else {
             return;
         };
         let whole =
             memchr::memrchr(b'\n', &chunk.bytes[..written]).map_or(0, |newline| newline + 1);
         let lines = memchr::memchr_iter(b'\n', &chunk.bytes[..whole]).count() as u64;
+        self.window.extend(Some(Chunk {
+            bytes: chunk.bytes.slice(..whole),
+            lines,
+            spooled: None,
+        }));
         chunk.bytes.advance(whole);
         chunk.lines -= lines;
         queue.sent(whole, lines);
     }
 }
 
+// The next batch from the spool, when it may go.
+async fn next_batch(spool: &mut Option<SpoolHandle>, replay_at: Instant) -> Batch {
+    let Some(spool) = spool else {
+        return std::future::pending().await;
+    };
+    sleep_until(replay_at).await;
+    spool.next().await
+}
+
 impl Connection {
+    // What the other side's kernel has not acknowledged, in bytes.
+    fn unacknowledged(&self) -> usize {
+        match self {
+            Self::Carbon(connection) => connection.unacknowledged(),
+            Self::File(_) => 0,
+        }
+    }
+
     async fn write(&mut self, in_hand: &mut InHand, queue: &Queue) -> io::Result<()> {
         match self {
             Self::Carbon(connection) => connection.write(in_hand, queue).await,
