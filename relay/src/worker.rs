@@ -75,7 +75,7 @@ struct Thread {
 
 enum Job {
     Serve(Accepted),
-    Send(Sender),
+    Send(Box<Sender>),
     /// Give the buckets that are due at a second since 1970, or all.
     Take(Option<u32>, oneshot::Sender<Share>),
     /// Take up buckets; tell how many points had no room.
@@ -168,7 +168,7 @@ impl Workers {
     pub(crate) async fn send(&self, mut sender: Sender) {
         let thread = self.least_loaded();
         sender.load = Some(LoadGuard::new(&thread.load));
-        self.hand(thread, Job::Send(sender)).await;
+        self.hand(thread, Job::Send(Box::new(sender))).await;
     }
 
     /// What each thread has counted.
@@ -315,7 +315,7 @@ async fn work(bench: Rc<Bench>, mut inbox: mpsc::Receiver<Job>) {
                 }
                 Some(Job::Send(sender)) => {
                     let bench = Rc::clone(&bench);
-                    tasks.spawn_local(async move { send(sender, &bench).await });
+                    tasks.spawn_local(async move { send(*sender, &bench).await });
                 }
                 Some(Job::Take(due, reply)) => {
                     let bench = Rc::clone(&bench);

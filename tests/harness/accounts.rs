@@ -120,7 +120,10 @@ mod tests {
              carbonway_destination_lines_offered_total{{destination=\"default/a\"}} 7\n\
              carbonway_destination_lines_sent_total{{destination=\"default/a\"}} {sent}\n\
              carbonway_destination_lines_dropped_total{{destination=\"default/a\",reason=\"queue_full\"}} 2\n\
-             carbonway_destination_queue_lines{{destination=\"default/a\"}} 1\n"
+             carbonway_destination_queue_lines{{destination=\"default/a\"}} 1\n\
+             carbonway_destination_spool_lines{{destination=\"default/a\"}} 3\n\
+             carbonway_destination_lines_recovered_total{{destination=\"default/a\"}} 2\n\
+             carbonway_destination_lines_resent_total{{destination=\"default/a\"}} 1\n"
         );
         Accounts::of(&Metrics::parse(&text).unwrap())
     }
@@ -132,6 +135,9 @@ mod tests {
             sent: 4,
             dropped: BTreeMap::from([("queue_full".into(), 2)]),
             queued: 1,
+            spooled: 3,
+            recovered: 2,
+            resent: 1,
         };
         let expected = Accounts {
             received: 10,
@@ -153,7 +159,7 @@ mod tests {
         );
         let of_destination = accounts(3, 3).balance().unwrap_err();
         assert!(
-            of_destination.ends_with("accounts for 6 lines"),
+            of_destination.ends_with("accounts for 9 lines"),
             "{of_destination}"
         );
     }

@@ -298,6 +298,7 @@ fn destination(number: usize) -> Destination {
             when_full: WhenFull::Block.into(),
         }),
         endpoint: Some(Endpoint::Carbon(carbon)),
+        ..Destination::default()
     }
 }
 
