@@ -140,6 +140,7 @@ pub struct Spool {
     /// Lines that are older are dropped and counted. 0s: none are.
     pub max_age: Duration,
     /// How fast what waits is sent, beside what comes in. Default: as fast as the destination takes it.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000_000))]
     pub replay_lines_per_second: Option<i64>,
     /// When what was written outlives a crash.

@@ -52,7 +52,7 @@ fn refused() -> Vec<(String, &'static [&'static str])> {
             destination("x", "file: {path: /x}, queue: {whenFull: Explode}"),
             &[
                 "spec.queue.whenFull",
-                "supported values: \"DropNewest\", \"Block\"",
+                "supported values: \"Spool\", \"DropNewest\", \"DropOldest\", \"Block\"",
             ],
         ),
         (
@@ -430,7 +430,9 @@ fn what_can_work_is_accepted_and_its_defaults_are_filled_in() {
             "connectTimeout": "5s",
             "writeTimeout": "30s",
         },
-        "queue": {"maxBytes": "64Mi", "whenFull": "DropNewest"},
+        "queue": {"maxBytes": "64Mi", "whenFull": "Spool"},
+        "resend": {"maxBytes": "8Mi"},
+        "spool": {"maxAge": "24h", "maxBytes": "10Gi", "sync": {"interval": "1s"}},
     });
     assert_eq!(host["spec"], expected);
     let validation = serde_json::json!({
