@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use regex::bytes::Regex;
-
 use crate::aggregate::{FUNCTION_MARK, Rule, RuleIndex, Rules};
+use crate::expression::Finder;
 use crate::name::NameRules;
 use crate::pattern::Pattern;
 use crate::pattern_set::PatternSet;
@@ -28,7 +27,7 @@ pub(crate) struct Aggregator {
     /// As `namespace/name`.
     pub(crate) object: Arc<str>,
     /// The regular expression of the match, for its groups.
-    pub(crate) regex: Regex,
+    pub(crate) regex: Finder,
     pub(crate) output: Template,
     /// Whether what it takes goes no further.
     pub(crate) drop_raw: bool,
@@ -95,9 +94,9 @@ impl Aggregators {
 impl Aggregator {
     /// The name of the series that points of `name` go into, if it is one.
     pub(crate) fn output(&self, name: &[u8], name_rules: NameRules) -> Option<Arc<[u8]>> {
-        let captures = self.regex.captures(name)?;
+        let found = self.regex.find(name)?;
         let mut output = Vec::new();
-        self.output.expand(&captures, FUNCTION_MARK, &mut output);
+        self.output.expand(&found, FUNCTION_MARK, &mut output);
         // A name may have that byte where no name is refused; then it could not be told from the mark.
         let marks = memchr::memchr_iter(FUNCTION_MARK, &output).count();
         if marks != self.output.specials() {

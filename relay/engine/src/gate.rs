@@ -2,9 +2,8 @@
 //! regular expression. It is found in one look at the name for all patterns together; only patterns whose gate is open are
 //! then asked.
 
-use regex_syntax::ParserBuilder;
-use regex_syntax::hir::Look;
 use regex_syntax::hir::literal::{ExtractKind, Extractor, Literal};
+use regex_syntax::hir::{Hir, Look};
 use relay_proto::Match;
 
 /// Literals of one regular expression; with more it has no gate.
@@ -26,13 +25,14 @@ pub(crate) enum Gate {
 }
 
 impl Gate {
-    /// The best gate of `conditions`, whose glob is the regular expression `glob`.
-    pub(crate) fn of(conditions: &Match, glob: &str) -> Self {
+    /// The best gate of `conditions`, whose regular expression and glob are `regex` and `glob`.
+    pub(crate) fn of(conditions: &Match, regex: Option<&Hir>, glob: Option<&Hir>) -> Self {
         let text = |text: &str| vec![text.as_bytes().into()];
         if !conditions.prefix.is_empty() {
             return Self::Prefix(text(&conditions.prefix));
         }
-        let (regex, glob) = (Self::of_regex(&conditions.regex), Self::of_regex(glob));
+        let of_regex = |hir: Option<&Hir>| hir.map_or(Self::Open, Self::of_regex);
+        let (regex, glob) = (of_regex(regex), of_regex(glob));
         let inner = [&conditions.contains, &conditions.suffix];
         let longest = inner.into_iter().max_by_key(|text| text.len());
         match (regex, glob) {
@@ -47,18 +47,15 @@ impl Gate {
         }
     }
 
-    fn of_regex(pattern: &str) -> Self {
-        let mut parser = ParserBuilder::new().unicode(false).utf8(false).build();
-        let Ok(hir) = parser.parse(pattern) else {
-            return Self::Open;
-        };
+    /// The gate of a regular expression.
+    pub(crate) fn of_regex(hir: &Hir) -> Self {
         let literals = |kind: ExtractKind, bytes_min: usize| -> Option<Vec<Box<[u8]>>> {
             let sequence = Extractor::new()
                 .kind(kind)
                 .limit_total(LITERALS_MAX)
-                .extract(&hir);
+                .extract(hir);
             let literals = sequence.literals()?;
-            let useful = |literal: &Literal| literal.len() >= bytes_min;
+            let useful = |literal: &Literal| literal.len() >= bytes_min && is_found(literal);
             let all_useful = !literals.is_empty() && literals.iter().all(useful);
             all_useful.then(|| {
                 literals
@@ -77,9 +74,20 @@ impl Gate {
     }
 }
 
+/// Whether names have a literal of a regular expression as it stands: U+FFFD means any byte that is not UTF-8, and a literal that was cut may have a part of it.
+pub(crate) fn is_found(literal: &Literal) -> bool {
+    let text = std::str::from_utf8(literal.as_bytes());
+    text.is_ok_and(|text| !text.contains(char::REPLACEMENT_CHARACTER))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::re2::{self, Alphabet};
+
+    fn hir(pattern: &str) -> Hir {
+        re2::parse(pattern, Alphabet::Unicode).unwrap().hir
+    }
 
     fn boxed(literals: &[&str]) -> Vec<Box<[u8]>> {
         literals
@@ -101,45 +109,35 @@ mod tests {
             ("^[a-z]+$", Gate::Open),
             ("(?m)^ab", Gate::Inner(boxed(&["ab"]))),
             ("", Gate::Open),
-            ("(", Gate::Open),
+            ("^é\\.x", Gate::Prefix(boxed(&["é.x"]))),
+            ("a\u{FFFD}", Gate::Open),
+            (
+                "(?i)^as",
+                Gate::Prefix(boxed(&["AS", "As", "Aſ", "aS", "as", "aſ"])),
+            ),
         ] {
-            assert_eq!(Gate::of_regex(pattern), gate, "{pattern}");
+            assert_eq!(Gate::of_regex(&hir(pattern)), gate, "{pattern}");
         }
     }
 
     #[test]
     fn the_best_of_several_conditions_is_the_gate() {
-        let conditions = |prefix: &str, contains: &str, regex: &str| Match {
-            prefix: prefix.into(),
-            contains: contains.into(),
-            regex: regex.into(),
+        let gate = |prefix: &str, contains: &str, regex: &str| {
+            let conditions = Match {
+                prefix: prefix.into(),
+                contains: contains.into(),
+                ..Match::default()
+            };
+            Gate::of(&conditions, Some(&hir(regex)), None)
+        };
+        assert_eq!(gate("p", "cc", "^a"), Gate::Prefix(boxed(&["p"])));
+        assert_eq!(gate("", "cc", "^a"), Gate::Prefix(boxed(&["a"])));
+        assert_eq!(gate("", "cc", "ab"), Gate::Inner(boxed(&["cc"])));
+        assert_eq!(gate("", "", "ab"), Gate::Inner(boxed(&["ab"])));
+        let not_prefix = Match {
+            not_prefix: "x".into(),
             ..Match::default()
         };
-        assert_eq!(
-            Gate::of(&conditions("p", "cc", "^a"), ""),
-            Gate::Prefix(boxed(&["p"]))
-        );
-        assert_eq!(
-            Gate::of(&conditions("", "cc", "^a"), ""),
-            Gate::Prefix(boxed(&["a"]))
-        );
-        assert_eq!(
-            Gate::of(&conditions("", "cc", "ab"), ""),
-            Gate::Inner(boxed(&["cc"]))
-        );
-        assert_eq!(
-            Gate::of(&conditions("", "", "ab"), ""),
-            Gate::Inner(boxed(&["ab"]))
-        );
-        assert_eq!(
-            Gate::of(
-                &Match {
-                    not_prefix: "x".into(),
-                    ..Match::default()
-                },
-                ""
-            ),
-            Gate::Open
-        );
+        assert_eq!(Gate::of(&not_prefix, None, None), Gate::Open);
     }
 }

@@ -1,11 +1,13 @@
-//! Graphite's globs, as regular expressions.
+//! Graphite's globs, as regular expressions in RE2's syntax.
 //!
 //! ```text
-//! *       any bytes but a dot         [a-z]   one byte of the set, never a dot     {a,b}   one of these; may be nested
-//! ?       one byte but a dot          [!a-z]  one byte not of the set or a dot     **      any bytes, dots too
+//! *   anything without a dot       [a-z]   one character of the set, never a dot    {a,b}  one of these; may be nested
+//! ?   one character but a dot      [!a-z]  one that is not in it, nor a dot         **     anything
 //! ```
 //!
-//! A glob speaks of the whole name. Every other byte stands for itself; a backslash takes the meaning from the next one.
+//! A glob speaks of the whole name. Every other character stands for itself; a backslash takes the meaning from the next one.
+
+use std::iter::Peekable;
 
 /// Translates a glob.
 ///
@@ -17,7 +19,7 @@ pub(crate) fn to_regex(glob: &str) -> Result<String, String> {
     let mut rest = glob.chars().peekable();
     while let Some(byte) = rest.next() {
         match byte {
-            '*' if rest.next_if_eq(&'*').is_some() => regex.push_str(".*"),
+            '*' if rest.next_if_eq(&'*').is_some() => regex.push_str("(?s:.*)"),
             '*' => regex.push_str("[^.]*"),
             '?' => regex.push_str("[^.]"),
             '[' => class(&mut rest, &mut regex)?,
@@ -47,37 +49,55 @@ pub(crate) fn to_regex(glob: &str) -> Result<String, String> {
     Ok(regex)
 }
 
-fn class(rest: &mut impl Iterator<Item = char>, regex: &mut String) -> Result<(), String> {
+fn class<I>(rest: &mut Peekable<I>, regex: &mut String) -> Result<(), String>
+where
+    I: Iterator<Item = char> + Clone,
+{
     const UNCLOSED: &str = "a '[' is not closed: add a ']'";
-    let mut next = rest.next().ok_or(UNCLOSED)?;
-    let is_negated = matches!(next, '!' | '^');
-    if is_negated {
-        next = rest.next().ok_or(UNCLOSED)?;
-    }
+    let is_negated = rest.next_if(|next| matches!(next, '!' | '^')).is_some();
     let mut members = String::new();
+    let mut is_first = true;
     // A ']' that comes first stands for itself.
-    loop {
-        match next {
-            '-' => members.push('-'),
-            byte => literal(byte, &mut members),
+    while is_first || rest.next_if_eq(&']').is_none() {
+        is_first = false;
+        let first = rest.next().ok_or(UNCLOSED)?;
+        let mut ahead = rest.clone();
+        let last = match (ahead.next(), ahead.next()) {
+            // A '-' at an end stands for itself.
+            (Some('-'), Some(last)) if last != ']' => {
+                *rest = ahead;
+                last
+            }
+            _ => first,
+        };
+        if last < first {
+            return Err(format!(
+                "the range {first}-{last} ends below its start: swap the two"
+            ));
         }
-        next = rest.next().ok_or(UNCLOSED)?;
-        if next == ']' {
-            break;
+        match is_negated {
+            true => range(first, last, &mut members),
+            false => {
+                range(first, last.min('-'), &mut members);
+                range(first.max('/'), last, &mut members);
+            }
         }
     }
-    // A '-' at an end stands for itself.
-    if let Some(inner) = members.strip_prefix('-') {
-        members = format!("\\-{inner}");
-    }
-    if members.ends_with('-') && !members.ends_with("\\-") {
-        members.insert(members.len() - 1, '\\');
-    }
-    match is_negated {
-        true => regex.push_str(&format!("[^.{members}]")),
-        false => regex.push_str(&format!("[[{members}]--[.]]")),
+    match (is_negated, members.is_empty()) {
+        (true, _) => regex.push_str(&format!("[^.{members}]")),
+        (false, false) => regex.push_str(&format!("[{members}]")),
+        // Nothing but the dot, which it never takes.
+        (false, true) => regex.push_str("[^\\x{0}-\\x{10FFFF}]"),
     }
     Ok(())
+}
+
+// Adds a range, unless it is empty.
+fn range(first: char, last: char, members: &mut String) {
+    if first <= last {
+        let (first, last) = (u32::from(first), u32::from(last));
+        members.push_str(&format!("\\x{{{first:X}}}-\\x{{{last:X}}}"));
+    }
 }
 
 fn literal(byte: char, regex: &mut String) {
@@ -90,14 +110,11 @@ fn literal(byte: char, regex: &mut String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use regex::bytes::RegexBuilder;
+    use crate::expression::Expression;
 
     fn matches(glob: &str, name: &str) -> bool {
-        let regex = to_regex(glob).unwrap();
-        let regex = RegexBuilder::new(&regex).unicode(false).build();
-        regex
-            .unwrap_or_else(|error| panic!("{glob}: {error}"))
-            .is_match(name.as_bytes())
+        let (expression, _) = Expression::anywhere(&to_regex(glob).unwrap()).unwrap();
+        expression.is_match(name.as_bytes())
     }
 
     #[test]
@@ -128,6 +145,12 @@ mod tests {
             ("a\\*", &["a*"], &["ab"]),
             ("a+(b)|c$;k=v", &["a+(b)|c$;k=v"], &["aa"]),
             ("<a>", &["<a>"], &["a"]),
+            ("a[.]b", &[], &["a.b", "ab", "a[.]b"]),
+            ("a[+-.]b", &["a+b", "a-b"], &["a.b"]),
+            ("a[b\\]c", &["abc", "a\\c"], &["a]c"]),
+            ("a[&&b]c", &["a&c", "abc"], &["acc"]),
+            ("ü?[é-ë]", &["üaé", "üüë"], &["üa.", "üé"]),
+            ("a**", &["a\n.b"], &["b"]),
         ] {
             for name in yes {
                 assert!(matches(glob, name), "{glob} should match {name}");
@@ -146,6 +169,7 @@ mod tests {
             ("a[]", "a '[' is not closed: add a ']'"),
             ("{a", "a '{' is not closed: add a '}'"),
             ("a}", "a '}' closes nothing: write \\} for the byte itself"),
+            ("[b-a]", "the range b-a ends below its start: swap the two"),
             (
                 "a\\",
                 "it ends in a backslash: write \\\\ for the byte itself",

@@ -11,15 +11,18 @@
 //! What aggregators give comes back later, at routing ([`Engine::route_aggregates`])
 //! Rules see the series name alone, tags included, never the value or the timestamp.
 //!
-//! Invariants: a [`Table`] never changes; only `pattern` compiles patterns; only `table` reads snapshot fields; every line
-//! that comes in ends as forwarded or as dropped under exactly one [`Reason`].
+//! Invariants: a [`Table`] never changes; `re2` alone reads regular expressions, `expression` and `pattern_set` compile them;
+//! only `table` reads snapshot fields; every line that comes in ends as forwarded or as dropped under exactly one
+//! [`Reason`].
 
 #![warn(missing_docs)]
 
 pub mod aggregate;
 mod aggregator;
 mod cache;
+mod dfa;
 mod explain;
+mod expression;
 mod gate;
 mod glob;
 mod judge;
@@ -31,6 +34,7 @@ mod outcome;
 mod pattern;
 mod pattern_set;
 mod process;
+mod re2;
 mod rewrite;
 pub mod ring;
 mod route;

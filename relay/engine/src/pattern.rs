@@ -1,29 +1,34 @@
 //! `match`: conditions on a series name, compiled once.
 
 use memchr::memmem;
-use regex::bytes::{Regex, RegexBuilder};
+use regex_syntax::hir::Hir;
 use relay_proto::Match;
 
+use crate::expression::Expression;
 use crate::gate::Gate;
 use crate::glob;
 use crate::tags::TagCondition;
 
-/// The memory that one compiled regular expression may take, in bytes; a snapshot cannot make a relay run out of memory.
-const REGEX_BYTES_MAX: usize = 1 << 20;
-
-/// Conditions on a series name; all that are set must hold.
+/// Conditions on a series name; all must hold.
 #[derive(Debug, Default)]
 pub(crate) struct Pattern {
-    prefix: Option<Box<[u8]>>,
-    not_prefix: Option<Box<[u8]>>,
-    contains: Option<memmem::Finder<'static>>,
-    not_contains: Option<memmem::Finder<'static>>,
-    regex: Option<Regex>,
-    not_regex: Option<Regex>,
-    suffix: Option<Box<[u8]>>,
-    glob: Option<Regex>,
-    tags: Box<[TagCondition]>,
+    // Cheap ones first.
+    conditions: Box<[Condition]>,
     gate: Gate,
+}
+
+#[derive(Debug)]
+enum Condition {
+    Prefix(Box<[u8]>),
+    NotPrefix(Box<[u8]>),
+    Suffix(Box<[u8]>),
+    // A finder is large.
+    Contains(Box<memmem::Finder<'static>>),
+    NotContains(Box<memmem::Finder<'static>>),
+    Tag(TagCondition),
+    Glob(Expression),
+    Regex(Expression),
+    NotRegex(Expression),
 }
 
 /// Why a pattern does not compile.
@@ -38,161 +43,137 @@ pub(crate) struct InvalidPattern {
 impl Pattern {
     /// Compiles `conditions`; an empty text is a condition that is not set.
     pub(crate) fn compile(conditions: &Match) -> Result<Self, InvalidPattern> {
-        let bytes = |text: &str| (!text.is_empty()).then(|| text.as_bytes().into());
-        let finder =
-            |text: &str| (!text.is_empty()).then(|| memmem::Finder::new(text).into_owned());
-        let glob = match conditions.glob.as_str() {
-            "" => String::new(),
-            glob => glob::to_regex(glob).map_err(|message| {
-                let message = format!("'{glob}' is not a glob: {message}");
-                InvalidPattern {
-                    field: "glob".to_owned(),
-                    message,
-                }
-            })?,
-        };
+        let (regex, regex_syntax) = optional_regex("regex", &conditions.regex)?;
+        let (glob, glob_syntax) = optional_regex("glob", &glob(&conditions.glob)?)?;
+        let (not_regex, _) = optional_regex("notRegex", &conditions.not_regex)?;
+        let gate = Gate::of(conditions, regex_syntax.as_ref(), glob_syntax.as_ref());
+        let set = |text: &String| (!text.is_empty()).then(|| text.clone());
+        let bytes = |text| set(text).map(|text| text.into_bytes().into());
+        let finder = |text| set(text).map(|text| memmem::Finder::new(&text).into_owned().into());
+        let tags = tags(&conditions.tags)?;
+        let all = [
+            bytes(&conditions.prefix).map(Condition::Prefix),
+            bytes(&conditions.not_prefix).map(Condition::NotPrefix),
+            bytes(&conditions.suffix).map(Condition::Suffix),
+            finder(&conditions.contains).map(Condition::Contains),
+            finder(&conditions.not_contains).map(Condition::NotContains),
+        ]
+        .into_iter()
+        .flatten()
+        .chain(tags.into_iter().map(Condition::Tag))
+        .chain(glob.map(Condition::Glob))
+        .chain(regex.map(Condition::Regex))
+        .chain(not_regex.map(Condition::NotRegex));
         Ok(Self {
-            prefix: bytes(&conditions.prefix),
-            not_prefix: bytes(&conditions.not_prefix),
-            contains: finder(&conditions.contains),
-            not_contains: finder(&conditions.not_contains),
-            regex: optional_regex("regex", &conditions.regex)?,
-            not_regex: optional_regex("notRegex", &conditions.not_regex)?,
-            suffix: bytes(&conditions.suffix),
-            glob: optional_regex("glob", &glob)?,
-            tags: tags(&conditions.tags)?,
-            gate: Gate::of(conditions, &glob),
+            conditions: all.collect(),
+            gate,
         })
     }
 
-    /// What a name must have for the pattern to match.
-    pub(crate) fn gate(&self) -> &Gate {
-        &self.gate
+    /// Takes out what a name must have for the pattern to match.
+    pub(crate) fn take_gate(&mut self) -> Gate {
+        std::mem::take(&mut self.gate)
     }
 
     /// A regular expression that must match.
-    pub(crate) fn regex(&self) -> Option<&str> {
-        self.regex
-            .as_ref()
-            .or(self.glob.as_ref())
-            .map(Regex::as_str)
+    pub(crate) fn regex(&self) -> Option<&Expression> {
+        // The last one that is set, the regex before the glob.
+        self.conditions.iter().rev().find_map(Condition::regex)
     }
 
-    /// Whether all conditions hold, cheap ones first.
+    /// Whether all conditions hold.
     pub(crate) fn matches(&self, name: &[u8]) -> bool {
-        self.prefix
-            .as_ref()
-            .is_none_or(|prefix| name.starts_with(prefix))
-            && self
-                .not_prefix
-                .as_ref()
-                .is_none_or(|prefix| !name.starts_with(prefix))
-            && self
-                .contains
-                .as_ref()
-                .is_none_or(|text| text.find(name).is_some())
-            && self
-                .not_contains
-                .as_ref()
-                .is_none_or(|text| text.find(name).is_none())
-            && self
-                .suffix
-                .as_ref()
-                .is_none_or(|suffix| name.ends_with(suffix))
-            && self.tags.iter().all(|condition| condition.matches(name))
-            && self.glob.as_ref().is_none_or(|glob| glob.is_match(name))
-            && self.regex.as_ref().is_none_or(|regex| regex.is_match(name))
-            && self
-                .not_regex
-                .as_ref()
-                .is_none_or(|regex| !regex.is_match(name))
+        self.conditions
+            .iter()
+            .all(|condition| condition.holds(name))
+    }
+
+    /// The first condition that does not hold: "regex" or "tags[1]".
+    pub(crate) fn failing(&self, name: &[u8]) -> Option<String> {
+        let fails = |condition: &Condition| !condition.holds(name);
+        let place = self.conditions.iter().position(fails)?;
+        let field = match &self.conditions[place] {
+            Condition::Prefix(_) => "prefix",
+            Condition::NotPrefix(_) => "notPrefix",
+            Condition::Suffix(_) => "suffix",
+            Condition::Contains(_) => "contains",
+            Condition::NotContains(_) => "notContains",
+            Condition::Tag(_) => {
+                let is_tag = |condition: &&Condition| matches!(condition, Condition::Tag(_));
+                let index = self.conditions[..place].iter().filter(is_tag).count();
+                return Some(format!("tags[{index}]"));
+            }
+            Condition::Glob(_) => "glob",
+            Condition::Regex(_) => "regex",
+            Condition::NotRegex(_) => "notRegex",
+        };
+        Some(field.to_owned())
     }
 }
 
-impl Pattern {
-    /// The first condition that does not hold: "regex" or "tags[1]".
-    pub(crate) fn failing(&self, name: &[u8]) -> Option<String> {
-        let fails = |holds: Option<bool>| holds == Some(false);
-        let prefix = |prefix: &[u8]| name.starts_with(prefix);
-        let contains = |text: &memmem::Finder<'static>| text.find(name).is_some();
-        let matches = |regex: &Regex| regex.is_match(name);
-        let checks = [
-            ("prefix", self.prefix.as_deref().map(prefix)),
-            (
-                "notPrefix",
-                self.not_prefix.as_deref().map(|text| !prefix(text)),
-            ),
-            ("contains", self.contains.as_ref().map(contains)),
-            (
-                "notContains",
-                self.not_contains.as_ref().map(|text| !contains(text)),
-            ),
-            (
-                "suffix",
-                self.suffix.as_ref().map(|text| name.ends_with(text)),
-            ),
-            ("glob", self.glob.as_ref().map(matches)),
-            ("regex", self.regex.as_ref().map(matches)),
-            (
-                "notRegex",
-                self.not_regex.as_ref().map(|regex| !matches(regex)),
-            ),
-        ];
-        let condition = checks.into_iter().find(|(_, holds)| fails(*holds));
-        let tag = || {
-            self.tags
-                .iter()
-                .position(|condition| !condition.matches(name))
-        };
-        match condition {
-            Some((field, _)) => Some(field.to_owned()),
-            None => tag().map(|index| format!("tags[{index}]")),
+impl Condition {
+    fn regex(&self) -> Option<&Expression> {
+        match self {
+            Self::Glob(regex) | Self::Regex(regex) => Some(regex),
+            Self::Prefix(_)
+            | Self::NotPrefix(_)
+            | Self::Suffix(_)
+            | Self::Contains(_)
+            | Self::NotContains(_)
+            | Self::Tag(_)
+            | Self::NotRegex(_) => None,
+        }
+    }
+
+    fn holds(&self, name: &[u8]) -> bool {
+        match self {
+            Self::Prefix(prefix) => name.starts_with(prefix),
+            Self::NotPrefix(prefix) => !name.starts_with(prefix),
+            Self::Suffix(suffix) => name.ends_with(suffix),
+            Self::Contains(text) => text.find(name).is_some(),
+            Self::NotContains(text) => text.find(name).is_none(),
+            Self::Tag(condition) => condition.matches(name),
+            Self::Glob(regex) | Self::Regex(regex) => regex.is_match(name),
+            Self::NotRegex(regex) => !regex.is_match(name),
         }
     }
 }
 
-fn optional_regex(field: &str, pattern: &str) -> Result<Option<Regex>, InvalidPattern> {
+fn optional_regex(
+    field: &str,
+    pattern: &str,
+) -> Result<(Option<Expression>, Option<Hir>), InvalidPattern> {
     if pattern.is_empty() {
-        return Ok(None);
+        return Ok((None, None));
     }
-    let invalid = |message| InvalidPattern {
-        field: field.to_owned(),
-        message,
-    };
-    regex(pattern).map(Some).map_err(invalid)
+    match Expression::anywhere(pattern) {
+        Ok((expression, hir)) => Ok((Some(expression), Some(hir))),
+        Err(message) => Err(InvalidPattern {
+            field: field.to_owned(),
+            message,
+        }),
+    }
 }
 
-fn tags(conditions: &[String]) -> Result<Box<[TagCondition]>, InvalidPattern> {
+// As a regular expression; empty if `glob` is.
+fn glob(glob: &str) -> Result<String, InvalidPattern> {
+    if glob.is_empty() {
+        return Ok(String::new());
+    }
+    glob::to_regex(glob).map_err(|message| InvalidPattern {
+        field: "glob".to_owned(),
+        message: format!("'{glob}' is not a glob: {message}"),
+    })
+}
+
+fn tags(conditions: &[String]) -> Result<Vec<TagCondition>, InvalidPattern> {
     let parse = |(index, text): (usize, &String)| {
-        TagCondition::parse(text, regex).map_err(|message| InvalidPattern {
+        TagCondition::parse(text).map_err(|message| InvalidPattern {
             field: format!("tags[{index}]"),
             message,
         })
     };
     conditions.iter().enumerate().map(parse).collect()
-}
-
-// Names are ASCII, and RE2's classes are too: without Unicode, `\d`, `\w` and `\b` mean what RE2 means by them.
-pub(crate) fn regex(pattern: &str) -> Result<Regex, String> {
-    RegexBuilder::new(pattern)
-        .unicode(false)
-        .size_limit(REGEX_BYTES_MAX)
-        .dfa_size_limit(REGEX_BYTES_MAX)
-        .build()
-        .map_err(|error| explain(pattern, &error))
-}
-
-fn explain(pattern: &str, error: &regex::Error) -> String {
-    if let regex::Error::CompiledTooBig(limit) = error {
-        return format!(
-            "'{pattern}' takes more than {limit} bytes compiled: use smaller repetitions"
-        );
-    }
-    // The library draws a picture over several lines; its last line says what is wrong.
-    let text = error.to_string();
-    let last = text.lines().last().unwrap_or_default();
-    let wrong = last.strip_prefix("error: ").unwrap_or(last);
-    format!("'{pattern}' is not a regular expression: {wrong}")
 }
 
 #[cfg(test)]
@@ -292,7 +273,7 @@ mod tests {
         assert_eq!(error.field, "regex");
         assert_eq!(
             error.message,
-            "'(abc' is not a regular expression: unclosed group"
+            "'(abc' is not a regular expression: unclosed group at character 1: add a ')', or write \\( for the byte itself"
         );
         let error = bad(Match {
             not_regex: "aaa)".into(),
@@ -301,7 +282,7 @@ mod tests {
         assert_eq!(error.field, "notRegex");
         assert_eq!(
             error.message,
-            "'aaa)' is not a regular expression: unopened group"
+            "'aaa)' is not a regular expression: unopened group at character 4: remove it, or write \\) for the byte itself"
         );
         let error = bad(Match {
             glob: "a[".into(),
@@ -318,7 +299,7 @@ mod tests {
         });
         assert_eq!(error.field, "tags[1]");
         let error = bad(Match {
-            regex: "(a{1000}){1000}".into(),
+            regex: "\\pL{1000}".into(),
             ..Match::default()
         });
         assert!(

@@ -6,10 +6,14 @@
 
 use std::collections::BTreeMap;
 
+use aho_corasick::AhoCorasick;
+use regex_automata::nfa::thompson::WhichCaptures;
+use regex_automata::{Input, MatchKind, PatternSet as Found, meta};
+use regex_syntax::hir::Hir;
+
+use crate::expression::Expression;
 use crate::gate::Gate;
 use crate::pattern::Pattern;
-use aho_corasick::AhoCorasick;
-use regex::bytes::{RegexSet, RegexSetBuilder};
 
 /// With fewer patterns than this, asking them one by one is faster than finding out whom to ask.
 const INDEXED_MIN: usize = 6;
@@ -44,9 +48,10 @@ struct Inner {
     patterns: Vec<Vec<u32>>,
 }
 
+// For names of ASCII; others are asked all of `patterns`.
 #[derive(Debug)]
 struct Regexes {
-    set: RegexSet,
+    set: meta::Regex,
     // By number in the set.
     patterns: Vec<u32>,
 }
@@ -64,8 +69,8 @@ impl PatternSet {
         }
         let (mut prefixes, mut inner) = (BTreeMap::new(), BTreeMap::new());
         let mut open = Vec::new();
-        for (number, pattern) in (0_u32..).zip(&set.patterns) {
-            let (found_by, literals) = match pattern.gate() {
+        for (number, pattern) in (0_u32..).zip(&mut set.patterns) {
+            let (found_by, literals) = match pattern.take_gate() {
                 Gate::Prefix(literals) => (&mut prefixes, literals),
                 Gate::Inner(literals) => (&mut inner, literals),
                 Gate::Open => {
@@ -74,7 +79,7 @@ impl PatternSet {
                 }
             };
             for literal in literals {
-                let patterns: &mut Vec<u32> = found_by.entry(literal.clone()).or_default();
+                let patterns: &mut Vec<u32> = found_by.entry(literal).or_default();
                 patterns.push(number);
             }
         }
@@ -108,7 +113,13 @@ impl PatternSet {
             }
         }
         if let Some(Regexes { set, patterns }) = &self.regexes {
-            scratch.extend(set.matches(name).iter().map(|number| patterns[number]));
+            if name.is_ascii() {
+                let mut found = Found::new(patterns.len());
+                set.which_overlapping_matches(&Input::new(name), &mut found);
+                scratch.extend(found.iter().map(|number| patterns[number.as_usize()]));
+            } else {
+                scratch.extend_from_slice(patterns);
+            }
         }
         if scratch.len() > self.always.len() {
             scratch.sort_unstable();
@@ -178,7 +189,7 @@ impl Inner {
 
 impl Regexes {
     // Patterns that have no regular expression, or whose expressions are too large together, go to `always`.
-    fn new(open: &[(u32, Option<&str>)], always: &mut Vec<u32>) -> Option<Self> {
+    fn new(open: &[(u32, Option<&Expression>)], always: &mut Vec<u32>) -> Option<Self> {
         let with = || {
             open.iter()
                 .filter_map(|(number, regex)| Some((*number, (*regex)?)))
@@ -190,21 +201,25 @@ impl Regexes {
                 .map(|(number, _)| *number),
         );
         let patterns: Vec<u32> = with().map(|(number, _)| number).collect();
-        let set = (patterns.len() >= INDEXED_MIN).then(|| {
-            RegexSetBuilder::new(with().map(|(_, regex)| regex))
-                .unicode(false)
-                .size_limit(REGEX_SET_BYTES_MAX)
-                .dfa_size_limit(REGEX_SET_BYTES_MAX)
-                .build()
-        });
-        match set {
-            Some(Ok(set)) => Some(Self { set, patterns }),
-            Some(Err(_)) | None => {
-                add_sorted(always, patterns);
-                None
-            }
+        if patterns.len() >= INDEXED_MIN
+            && let Some(set) = regex_set(with().map(|(_, regex)| regex))
+        {
+            return Some(Self { set, patterns });
         }
+        add_sorted(always, patterns);
+        None
     }
+}
+
+fn regex_set<'e>(expressions: impl Iterator<Item = &'e Expression>) -> Option<meta::Regex> {
+    let syntax: Vec<Hir> = expressions.map(Expression::ascii_syntax).collect();
+    let config = meta::Config::new()
+        .match_kind(MatchKind::All)
+        .which_captures(WhichCaptures::None)
+        .nfa_size_limit(Some(REGEX_SET_BYTES_MAX))
+        .hybrid_cache_capacity(REGEX_SET_BYTES_MAX);
+    let mut builder = meta::Builder::new();
+    builder.configure(config).build_many_from_hir(&syntax).ok()
 }
 
 fn add_sorted(always: &mut Vec<u32>, numbers: impl IntoIterator<Item = u32>) {
@@ -286,5 +301,87 @@ mod tests {
                 .collect();
             assert_eq!(found, expected, "{}", String::from_utf8_lossy(&name));
         }
+    }
+
+    // What bounds the cost of a large table: few of its expressions are ever compiled.
+    #[test]
+    fn patterns_whose_gate_stays_closed_are_not_compiled() {
+        let pattern = |team: usize| {
+            let regex = format!(r"^team{team}\..*\.(cpu|mem|disk)\.[a-z]+$");
+            Pattern::compile(&Match {
+                regex,
+                ..Match::default()
+            })
+        };
+        let set = PatternSet::new((0..1000).map(|team| pattern(team).unwrap()).collect());
+        let mut scratch = Vec::new();
+        for name in [
+            "team17.a.cpu.user",
+            "team.cpu",
+            "x.team18.a.cpu.user",
+            "team19",
+        ] {
+            set.matching(name.as_bytes(), &mut scratch).for_each(drop);
+        }
+        let is_compiled = |pattern: &Pattern| pattern.regex().is_some_and(Expression::is_compiled);
+        let compiled: Vec<usize> = (0..1000)
+            .filter(|number| is_compiled(&set.patterns[*number]))
+            .collect();
+        assert_eq!(compiled, [17]);
+    }
+
+    #[test]
+    fn names_that_are_not_ascii_find_what_asking_each_pattern_finds() {
+        let regexes = [
+            "^.b",
+            "^é",
+            "é.b",
+            "[^a]$",
+            "\\x{FFFD}",
+            "a\\x{FFFD}",
+            "(?i)k",
+            "(?i)^ſ",
+            "\\PL$",
+            "^[[:^ascii:]]",
+            "^...$",
+        ];
+        let compile = || {
+            regexes.iter().map(|regex| {
+                let regex = (*regex).to_owned();
+                let conditions = Match {
+                    regex,
+                    ..Match::default()
+                };
+                Pattern::compile(&conditions).unwrap()
+            })
+        };
+        let (set, patterns) = (
+            PatternSet::new(compile().collect()),
+            Vec::from_iter(compile()),
+        );
+        assert!(set.regexes.is_some() && set.inner.is_some());
+        let mut scratch = Vec::new();
+        let mut found_any = vec![false; regexes.len()];
+        for name in [
+            &b"\xC3\xA9b"[..],
+            b"\xC3\xA9xb",
+            b"\xFFb",
+            b"a\xFF",
+            b"a\xEF\xBF\xBD",
+            b"\xE2\x84\xAA",
+            b"S",
+            b"\xC5\xBF",
+            b"a\xC3",
+        ] {
+            let found: Vec<usize> = set.matching(name, &mut scratch).collect();
+            let expected: Vec<usize> = (0..patterns.len())
+                .filter(|number| patterns[*number].matches(name))
+                .collect();
+            assert_eq!(found, expected, "{}", name.escape_ascii());
+            found
+                .into_iter()
+                .for_each(|number| found_any[number] = true);
+        }
+        assert_eq!(found_any, vec![true; regexes.len()]);
     }
 }

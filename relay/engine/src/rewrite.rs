@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use memchr::memmem;
-use regex::bytes::Regex;
 
+use crate::expression::Finder;
 use crate::pattern::Pattern;
 use crate::template::Template;
 
@@ -36,7 +36,7 @@ pub(crate) enum Replace {
         max: usize,
     },
     Regex {
-        find: Regex,
+        find: Finder,
         with: Template,
     },
 }
@@ -92,11 +92,11 @@ impl Rule {
                 }
             }
             Replace::Regex { find, with } => {
-                for captures in find.captures_iter(name) {
-                    let matched = captures.get_match();
-                    made.extend_from_slice(&name[done..matched.start()]);
-                    with.expand(&captures, 0, made);
-                    done = matched.end();
+                for matched in find.find_all(name) {
+                    let range = matched.range();
+                    made.extend_from_slice(&name[done..range.start]);
+                    with.expand(&matched, 0, made);
+                    done = range.end;
                     found = true;
                     if !is_within(made) {
                         return Err(TooLong);
@@ -137,7 +137,7 @@ mod tests {
     }
 
     fn regex(find: &str, with: &str) -> Rule {
-        let find = crate::pattern::regex(find).unwrap();
+        let find = Finder::new(find).unwrap();
         let with = Template::parse(with, &find, None).unwrap();
         rule(Replace::Regex { find, with })
     }

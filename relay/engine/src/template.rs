@@ -4,7 +4,7 @@
 //! dollar sign. Without braces a name is the longest run of letters, digits and `_`, so `$1x` asks for a group called `1x`;
 //! what is meant is `${1}x`. A group that the expression does not have is refused, for it would silently be nothing.
 
-use regex::bytes::{Captures, Regex};
+use crate::expression::{Finder, Found};
 
 /// A replacement text, taken apart.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ enum Piece {
 
 impl Template {
     /// Takes `text` apart, for matches of `regex`. `${special}` is written as the byte that [`Template::expand`] is given.
-    pub(crate) fn parse(text: &str, regex: &Regex, special: Option<&str>) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str, regex: &Finder, special: Option<&str>) -> Result<Self, String> {
         let mut template = Self { pieces: Vec::new() };
         let mut rest = text;
         while let Some((literal, after)) = rest.split_once('$') {
@@ -56,14 +56,12 @@ impl Template {
     }
 
     /// Appends the text for a match; `special` where the special name stands.
-    pub(crate) fn expand(&self, captures: &Captures<'_>, special: u8, out: &mut Vec<u8>) {
+    pub(crate) fn expand(&self, found: &Found<'_>, special: u8, out: &mut Vec<u8>) {
         for piece in &self.pieces {
             match piece {
                 Piece::Literal(literal) => out.extend_from_slice(literal),
                 Piece::Group(group) => {
-                    if let Some(matched) = captures.get(*group) {
-                        out.extend_from_slice(matched.as_bytes());
-                    }
+                    out.extend_from_slice(found.group(*group).unwrap_or_default());
                 }
                 Piece::Special => out.push(special),
             }
@@ -87,16 +85,23 @@ impl Template {
     }
 }
 
-fn group(name: &str, regex: &Regex) -> Result<usize, String> {
-    let groups = regex.captures_len() - 1;
+fn group(name: &str, regex: &Finder) -> Result<usize, String> {
+    let groups = regex.names().len();
     if name.bytes().all(|byte| byte.is_ascii_digit()) {
         return match name.parse() {
             Ok(number) if number <= groups => Ok(number),
             _ => Err(format!("there is no group {name}: the regex has {groups}")),
         };
     }
-    let found = regex.capture_names().position(|known| known == Some(name));
-    found.ok_or_else(|| {
+    let is_it = |known: &Option<Box<str>>| known.as_deref() == Some(name);
+    let names = regex.names();
+    let found = names.iter().position(is_it);
+    if found != names.iter().rposition(is_it) {
+        return Err(format!(
+            "the regex has several groups called '{name}': call them by numbers"
+        ));
+    }
+    found.map(|place| place + 1).ok_or_else(|| {
         let digits = name.find(|c: char| !c.is_ascii_digit()).unwrap_or(0);
         match name.split_at(digits) {
             ("", _) => format!("the regex has no group called '{name}'"),
@@ -112,10 +117,10 @@ mod tests {
     use super::*;
 
     fn expanded(regex: &str, template: &str, text: &str) -> String {
-        let regex = Regex::new(regex).unwrap();
+        let regex = Finder::new(regex).unwrap();
         let template = Template::parse(template, &regex, Some("function")).unwrap();
         let mut out = Vec::new();
-        template.expand(&regex.captures(text.as_bytes()).unwrap(), b'@', &mut out);
+        template.expand(&regex.find(text.as_bytes()).unwrap(), b'@', &mut out);
         String::from_utf8(out).unwrap()
     }
 
@@ -142,18 +147,22 @@ mod tests {
 
     #[test]
     fn what_stands_for_nothing_is_refused() {
-        let regex = Regex::new("(a)b").unwrap();
+        let regex = Finder::new("(a)b|(?<n>c)|(?<n>d)").unwrap();
         for (template, message) in [
-            ("$2", "there is no group 2: the regex has 1"),
+            ("$4", "there is no group 4: the regex has 3"),
             (
                 "$99999999999999999999",
-                "there is no group 99999999999999999999: the regex has 1",
+                "there is no group 99999999999999999999: the regex has 3",
             ),
             (
                 "$1x",
                 "the regex has no group called '1x': write '${1}x' for group 1 and then 'x'",
             ),
             ("$dc", "the regex has no group called 'dc'"),
+            (
+                "$n",
+                "the regex has several groups called 'n': call them by numbers",
+            ),
             ("${function}", "the regex has no group called 'function'"),
             ("a$", "a '$' names no group: write '$$' for the sign itself"),
             (

@@ -18,9 +18,10 @@ use super::{
 };
 use crate::aggregate::{PercentileDefinition, Rule, RuleSettings, Rules, UnknownFunction};
 use crate::aggregator::{Aggregator, Aggregators, FUNCTION};
+use crate::expression::Finder;
 use crate::name::{Level, NameRules};
 use crate::outbox::DestinationIndex;
-use crate::pattern::{self, Pattern};
+use crate::pattern::Pattern;
 use crate::pattern_set::PatternSet;
 use crate::rewrite::{self, Replace};
 use crate::ring::{self, HashKey, Ring};
@@ -272,7 +273,7 @@ impl Loader {
                     let message = "a regex is replaced wherever it matches: leave max out";
                     self.unsupported(at("max"), message);
                 }
-                let find = match pattern::regex(regex) {
+                let find = match Finder::new(regex) {
                     Ok(find) => find,
                     Err(message) => return self.invalid_pattern(at("regex"), message),
                 };
@@ -320,8 +321,13 @@ impl Loader {
             return self.refuse("match.regex", message);
         }
         // If it does not compile, that was said of the match.
-        let regex = pattern::regex(regex).ok()?;
-        if regex.capture_names().any(|name| name == Some(FUNCTION)) {
+        let regex = Finder::new(regex).ok()?;
+        if regex
+            .names()
+            .iter()
+            .flatten()
+            .any(|name| **name == *FUNCTION)
+        {
             let message = "${function} stands for the function's name: call the group otherwise";
             return self.invalid_pattern("match.regex", message);
         }

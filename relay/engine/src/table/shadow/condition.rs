@@ -4,13 +4,13 @@ use std::cell::OnceCell;
 use std::fmt;
 
 use memchr::memmem;
-use regex_syntax::ParserBuilder;
 use regex_syntax::hir::literal::Extractor;
 use regex_syntax::hir::{Class, Hir, HirKind, Look};
 use relay_proto::Match;
 
-use crate::gate::Gate;
+use crate::gate::{self, Gate};
 use crate::glob;
+use crate::re2::{self, Alphabet};
 
 /// Comparisons of two literals or two texts that are made for one route.
 const STEPS_MAX: usize = 5_000;
@@ -182,9 +182,8 @@ impl<'a> Condition<'a> {
             true => glob::to_regex(self.text).ok()?,
             false => self.text.to_owned(),
         };
-        // A gate of nothing but a regular expression.
-        let gate = Gate::of(&Match::default(), &regex);
-        let (place, any) = match gate {
+        let hir = re2::parse(&regex, Alphabet::Unicode).ok()?.hir;
+        let (place, any) = match Gate::of_regex(&hir) {
             Gate::Prefix(literals) => (Place::Start, literals),
             Gate::Inner(literals) => (Place::Anywhere, literals),
             Gate::Open => return None,
@@ -247,8 +246,7 @@ impl Meaning {
 impl Literals {
     // What a regular expression stands for, if it is no more than literals: `^servers\.`, `\.(cpu|mem)$`, `.*foo.*`.
     fn of_regex(pattern: &str) -> Option<Self> {
-        let mut parser = ParserBuilder::new().unicode(false).utf8(false).build();
-        let hir = parser.parse(pattern).ok()?;
+        let hir = re2::parse(pattern, Alphabet::Unicode).ok()?.hir;
         let mut parts = Vec::new();
         flatten(&hir, &mut parts);
         let mut parts = parts.as_slice();
@@ -286,6 +284,9 @@ impl Literals {
             .limit_total(LITERALS_MAX)
             .extract(&literals);
         let any = sequence.literals().filter(|_| sequence.is_exact())?;
+        if !any.iter().all(gate::is_found) {
+            return None;
+        }
         Some(Self {
             place: match (is_start, is_end) {
                 (true, true) => Place::Whole,
@@ -341,15 +342,16 @@ fn is_anything(hir: &Hir) -> bool {
     let HirKind::Repetition(repetition) = hir.kind() else {
         return false;
     };
-    let HirKind::Class(Class::Bytes(class)) = repetition.sub.kind() else {
+    let HirKind::Class(Class::Unicode(class)) = repetition.sub.kind() else {
         return false;
     };
-    let bytes: usize = class.iter().map(|range| range.len()).sum();
-    let has_all_but_newline = bytes == 256
-        || bytes == 255
-            && !class
-                .iter()
-                .any(|range| (range.start()..=range.end()).contains(&b'\n'));
+    let mut others = class.clone();
+    others.negate();
+    let has_all_but_newline = match others.ranges() {
+        [] => true,
+        [range] => (range.start(), range.end()) == ('\n', '\n'),
+        _ => false,
+    };
     repetition.min == 0 && repetition.max.is_none() && has_all_but_newline
 }
 
