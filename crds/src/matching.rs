@@ -28,7 +28,8 @@ pub struct Match {
     #[serde(skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 1024))]
     pub suffix: String,
-    /// This regular expression (RE2 syntax, not anchored) matches the name.
+    /// This regular expression (not anchored) matches the name. It has RE2's syntax, as in Go: what that refuses is refused,
+    /// such as looking around, back-references, \C and repetitions of more than 1000, and so is what is very large.
     #[serde(skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 4096))]
     pub regex: String,
