@@ -164,6 +164,7 @@ fn snapshot(routes: usize, regex: &str) -> Snapshot {
             endpoint: Some(proto::destination::Endpoint::File(proto::File {
                 path: "/x".into(),
             })),
+            ..proto::Destination::default()
         }],
         ..Snapshot::default()
     }

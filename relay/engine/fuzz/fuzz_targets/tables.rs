@@ -13,6 +13,7 @@ pub fn snapshot(matches: &[Match]) -> Snapshot {
             when_full: proto::WhenFull::Block.into(),
         }),
         endpoint: Some(proto::destination::Endpoint::File(proto::File { path: "/x".into() })),
+        ..Default::default()
     };
     let route = |(index, conditions): (usize, &Match)| proto::Route {
         r#match: Some(conditions.clone()),
