@@ -497,7 +497,7 @@ fn the_crds_are_accepted_without_a_warning_and_can_be_explained() {
     let explained = cluster
         .admin()
         .run(&["explain", "routes.carbonway.io.spec.match.regex"]);
-    assert!(explained.contains("RE2 syntax"), "{explained}");
+    assert!(explained.contains("RE2"), "{explained}");
     for name in ["cwrelay", "cwroute", "cwdest", "cwblock", "cwrw", "cwagg"] {
         let answer = cluster.admin().try_run(&["get", name]);
         assert_eq!(answer.code, Some(0), "{}", answer.stderr);
