@@ -11,10 +11,17 @@ use super::queue::Chunk;
 /// What is kept beyond what must be, in bytes, so that the kernel is not asked for every write.
 const SLACK_BYTES: usize = 1 << 20;
 
+/// Chunks smaller than this, in bytes, are copied together: one that was taken with little in it holds far more memory.
+const SMALL_BYTES: usize = 32 << 10;
+
 /// The chunks that were handed over last.
 #[derive(Debug, Default)]
 pub(crate) struct Window {
     chunks: VecDeque<Chunk>,
+    // After these, small chunks together.
+    tail: Vec<u8>,
+    tail_lines: u64,
+    // Of all.
     bytes: usize,
     // What is kept beside what is not acknowledged; `None`: nothing at all.
     bytes_max: Option<usize>,
@@ -28,9 +35,19 @@ impl Window {
 
     /// Adds what was handed over.
     pub(crate) fn extend(&mut self, chunk: Option<Chunk>) {
-        if self.bytes_max.is_some() {
-            self.bytes += chunk.as_ref().map_or(0, |chunk| chunk.bytes.len());
-            self.chunks.extend(chunk);
+        let Some(chunk) = chunk.filter(|_| self.bytes_max.is_some()) else {
+            return;
+        };
+        self.bytes += chunk.bytes.len();
+        if chunk.bytes.len() < SMALL_BYTES {
+            self.tail.extend_from_slice(&chunk.bytes);
+            self.tail_lines += chunk.lines;
+            if self.tail.len() >= SMALL_BYTES {
+                self.end_tail();
+            }
+        } else {
+            self.end_tail();
+            self.chunks.push_back(chunk);
         }
     }
 
@@ -44,6 +61,7 @@ impl Window {
 
     /// Everything that is to be sent again, as copies that are not from any spool.
     pub(crate) fn take(&mut self, unacknowledged: usize) -> VecDeque<Chunk> {
+        self.end_tail();
         self.trim_to(self.bytes_max.unwrap_or_default() + unacknowledged);
         self.bytes = 0;
         let mut chunks = std::mem::take(&mut self.chunks);
@@ -56,7 +74,19 @@ impl Window {
     /// Lets go of everything.
     pub(crate) fn clear(&mut self) {
         self.chunks.clear();
+        self.tail.clear();
+        self.tail_lines = 0;
         self.bytes = 0;
+    }
+
+    fn end_tail(&mut self) {
+        if !self.tail.is_empty() {
+            self.chunks.push_back(Chunk {
+                bytes: std::mem::take(&mut self.tail).into(),
+                lines: std::mem::take(&mut self.tail_lines),
+                spooled: None,
+            });
+        }
     }
 
     // Lets go of the oldest chunks as long as `bytes` are left.
@@ -90,18 +120,45 @@ mod tests {
     #[test]
     fn the_last_bytes_and_those_under_way_are_kept() {
         let mut window = Window::default();
-        window.set_bytes_max(Some(25));
-        for (byte, unacknowledged, expected) in [
-            (10, 0, &[3, 4, 5][..]),
-            (10, 10, &[2, 3, 4, 5]),
-            (0, 0, &[3, 4, 5]),
+        window.set_bytes_max(Some(100_000));
+        for (unacknowledged, expected) in [
+            (0, &[3, 4, 5][..]),
+            (40_000, &[2, 3, 4, 5]),
+            (0, &[3, 4, 5]),
         ] {
             for number in 1..=5 {
-                window.extend(Some(chunk(number, 10)));
+                window.extend(Some(chunk(number, 40_000)));
             }
-            assert_eq!(kept(&mut window, unacknowledged), expected, "{byte}");
+            assert_eq!(kept(&mut window, unacknowledged), expected);
             assert!(kept(&mut window, 0).is_empty());
         }
+    }
+
+    #[test]
+    fn small_chunks_are_copied_together_in_their_order() {
+        let mut window = Window::default();
+        window.set_bytes_max(Some(1 << 20));
+        window.extend(Some(chunk(1, 40_000)));
+        for number in 2..=4 {
+            window.extend(Some(chunk(number, 20_000)));
+        }
+        window.extend(Some(chunk(5, 40_000)));
+        window.extend(Some(chunk(6, 10)));
+        let chunks = window.take(0);
+        let shape: Vec<_> = chunks
+            .iter()
+            .map(|chunk| (chunk.bytes[0], chunk.bytes.len(), chunk.lines))
+            .collect();
+        assert_eq!(
+            shape,
+            [
+                (1, 40_000, 1),
+                (2, 40_000, 2),
+                (4, 20_000, 1),
+                (5, 40_000, 1),
+                (6, 10, 1)
+            ]
+        );
     }
 
     #[test]
@@ -112,8 +169,9 @@ mod tests {
         window.set_bytes_max(Some(0));
         for _ in 0..100 {
             window.extend(Some(chunk(1, 64 << 10)));
+            window.extend(Some(chunk(1, 100)));
             window.trim(|| 100);
-            assert!(window.bytes <= SLACK_BYTES + (64 << 10));
+            assert!(window.bytes <= SLACK_BYTES + (65 << 10));
         }
         window.clear();
         assert!(kept(&mut window, 100).is_empty());
