@@ -27,6 +27,11 @@ test: tools ## Run every test; installs what they need
 	cargo build --workspace --bins
 	cargo test --workspace
 
+.PHONY: soak
+soak: ## Try delivery under faults, for some minutes; prints what it measured
+	cargo build --release --workspace --bins
+	cargo test --release --package tests --test soak -- --nocapture --test-threads 1
+
 .PHONY: tools
 tools: $(VENV)/.made ## Install what the tests run beside us (into target/tools)
 

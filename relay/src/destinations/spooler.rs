@@ -6,9 +6,9 @@
 //!                                     └── what was handed over, what must go again ┘
 //! ```
 //!
-//! A destination that takes its lines never meets the disk. What waits in the queue for longer than the sync interval, or
-//! fills more than half of it, is moved to the spool: so a crash takes no more than what is younger, and slow is treated like
-//! down. What comes in is sent before what waits on disk.
+//! A destination that takes its lines never meets the disk. Twice in a sync interval, what has waited in the queue for half of
+//! one is moved to the spool and synced: so a crash takes nothing that is older than the interval. What fills more than half
+//! of the queue is moved at once: slow is treated like down. What comes in is sent before what waits on disk.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -182,8 +182,8 @@ impl Spooler {
         let Some(mut spool) = self.open().await else {
             return;
         };
-        let mut sync_interval = self.sync_interval();
-        let mut ticks = interval(sync_interval);
+        let mut period = self.period();
+        let mut ticks = interval(period);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let wants_batches = self.generation.is_some() && self.has_more;
@@ -205,9 +205,9 @@ impl Spooler {
                 },
                 () = self.queue.crowded() => self.move_overdue(spool).await,
                 _ = ticks.tick() => {
-                    if sync_interval != self.sync_interval() {
-                        sync_interval = self.sync_interval();
-                        ticks = interval(sync_interval);
+                    if period != self.period() {
+                        period = self.period();
+                        ticks = interval(period);
                     }
                     let spool = self.move_overdue(spool).await;
                     self.sync(spool).await
@@ -315,19 +315,16 @@ impl Spooler {
 
     // Moves what waits for too long, or is too much, out of the queue.
     async fn move_overdue(&mut self, mut spool: Spool) -> Spool {
-        let (age, limits) = {
+        let (is_wanted, limits) = {
             let destination = self.settings.borrow();
-            (
-                destination.spool.map(|spool| spool.sync_interval),
-                limits(&destination),
-            )
+            (destination.spool.is_some(), limits(&destination))
         };
         spool.set_limits(limits);
-        let Some(age) = age else {
+        if !is_wanted {
             return spool;
-        };
+        }
         let mut chunks = VecDeque::new();
-        self.queue.take_overdue(age, &mut chunks);
+        self.queue.take_overdue(self.period(), &mut chunks);
         self.keep(spool, chunks).await
     }
 
@@ -436,10 +433,11 @@ impl Spooler {
         }
     }
 
-    fn sync_interval(&self) -> Duration {
+    // Half of the sync interval: lines wait for it in memory, and then for the next time that it comes round.
+    fn period(&self) -> Duration {
         let destination = self.settings.borrow();
         let spool = destination.spool.as_ref();
-        spool.map_or(Duration::from_secs(1), |spool| spool.sync_interval)
+        spool.map_or(Duration::from_secs(1), |spool| spool.sync_interval / 2)
     }
 }
 
