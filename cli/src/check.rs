@@ -22,8 +22,9 @@ pub(crate) struct Args {
     output: Output,
 }
 
+/// For people or for programs.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Output {
+pub(crate) enum Output {
     Text,
     Json,
 }

@@ -4,12 +4,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
-use clap::ValueEnum;
 use operator::inputs::{Key, Kind};
 use relay::RelayName;
 use relay_engine::{Moment, Table};
 
-use crate::check::check;
+use crate::check::{Output, check};
 use crate::directory;
 use crate::schema::Schemas;
 
@@ -29,12 +28,6 @@ pub(crate) struct Args {
     /// How it is written.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Output {
-    Text,
-    Json,
 }
 
 /// Runs `carbonway explain`.

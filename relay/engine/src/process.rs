@@ -310,13 +310,11 @@ impl Engine {
         out: &mut Outbox,
     ) -> Result<Passed, Reason> {
         let way = self.memory.going(decision).way;
-        let known = self.memory.way_mut(way);
-        let is_fed = !known.way.feeds.is_empty();
+        let is_fed = self.memory.ways().get(way).is_fed();
         if is_fed {
-            let Point { timestamp, value } = Point::of(&input.block[name_end..cut.end]);
-            let fed = self.feeder.feed(known, timestamp, value, input.moment);
-            if !known.way.is_routed {
-                return fed.map(|()| Passed::Absorbed);
+            let point = Point::of(&input.block[name_end..cut.end]);
+            if self.feed(way, point, input.moment)? == Passed::Absorbed {
+                return Ok(Passed::Absorbed);
             }
         }
         let new_name = self.memory.going(decision).new_name;
@@ -344,13 +342,9 @@ impl Engine {
         out: &mut Outbox,
     ) -> Result<Passed, Reason> {
         let way = self.memory.going(decision).way;
-        let known = self.memory.way_mut(way);
-        if !known.way.feeds.is_empty() {
-            let Point { timestamp, value } = point;
-            let fed = self.feeder.feed(known, timestamp, value, input.moment);
-            if !known.way.is_routed {
-                return fed.map(|()| Passed::Absorbed);
-            }
+        let is_fed = self.memory.ways().get(way).is_fed();
+        if is_fed && self.feed(way, point, input.moment)? == Passed::Absorbed {
+            return Ok(Passed::Absorbed);
         }
         self.tail.clear();
         self.tail.push(b' ');
@@ -367,6 +361,18 @@ impl Engine {
         let transfer = &mut input.transfer(self.memory.ways(), out);
         self.runs.build(way, [name, &self.tail], transfer);
         Ok(Passed::Forwarded)
+    }
+}
+
+impl Engine {
+    // Puts a point into the aggregates on its way, and says whether the line goes on.
+    fn feed(&mut self, way: usize, point: Point, moment: Moment<'_>) -> Result<Passed, Reason> {
+        let known = self.memory.way_mut(way);
+        let fed = self.feeder.feed(known, point, moment);
+        match known.way.is_routed {
+            true => Ok(Passed::Forwarded),
+            false => fed.map(|()| Passed::Absorbed),
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::Moment;
 use super::memory::KnownWay;
 use crate::aggregate::{Buckets, Limits, Observed, Partial, Rules};
+use crate::line::Point;
 use crate::{Reason, Table};
 
 /// What became of a point that an aggregator matched.
@@ -104,10 +105,10 @@ impl Feeder {
     pub(super) fn feed(
         &mut self,
         known: &mut KnownWay,
-        timestamp: u32,
-        value: f64,
+        point: Point,
         moment: Moment<'_>,
     ) -> Result<(), Reason> {
+        let Point { timestamp, value } = point;
         let now = u32::try_from(moment.now.0).unwrap_or(u32::MAX);
         let mut refused = Err(Reason::Unrouted);
         let mut is_taken = false;

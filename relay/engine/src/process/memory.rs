@@ -197,6 +197,13 @@ impl Memory {
     }
 }
 
+impl KnownWay {
+    /// Whether points go into aggregates.
+    pub(super) fn is_fed(&self) -> bool {
+        !self.way.feeds.is_empty()
+    }
+}
+
 impl Ways {
     pub(super) fn get(&self, place: usize) -> &KnownWay {
         &self.list[place]
