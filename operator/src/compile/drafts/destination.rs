@@ -14,6 +14,7 @@ pub(super) fn message(object: &Destination, key: &Key) -> Result<proto::Destinat
             address: carbon.address.clone(),
             connect_timeout_ms: carbon.connect_timeout.as_millis(),
             write_timeout_ms: carbon.write_timeout.as_millis(),
+            tls: None,
         }),
         (None, Some(file)) => Endpoint::File(proto::File {
             path: file.path.clone(),

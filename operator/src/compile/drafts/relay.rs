@@ -47,6 +47,7 @@ fn listener(listener: &Listener, field: &str) -> Result<proto::Listener, Finding
             })?,
             idle_timeout_ms: plaintext.idle_timeout.as_millis(),
         })),
+        tls: None,
     })
 }
 
