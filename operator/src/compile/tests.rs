@@ -1,5 +1,7 @@
 //! Apply these resources: expect this snapshot, these findings.
 
+mod tls;
+
 use proptest::prelude::*;
 use relay_proto::rewrite_rule::Find;
 
