@@ -203,7 +203,13 @@ fn compile_never_awaits_and_never_reads_a_clock() {
         "SystemTime",
         "Timestamp::now",
     ];
-    for path in ["inputs.rs", "inputs", "compile.rs", "compile", "conditions.rs"] {
+    for path in [
+        "inputs.rs",
+        "inputs",
+        "compile.rs",
+        "compile",
+        "conditions.rs",
+    ] {
         let path = repository().join("operator/src").join(path);
         assert_eq!(mentions(&path, &words), NONE);
     }
