@@ -79,6 +79,7 @@ chart: crds ## Bring the Helm chart's copy of the CRDs up to date
 .PHONY: image
 image: ## Build the container images into target/image, without a Docker engine
 	@$(call need,command -v buildah,buildah)
+	@$(call need,test -e /etc/ssl/certs/ca-certificates.crt,ca-certificates)
 	cargo build --release --package operator --package relay
 	deploy/image/build
 

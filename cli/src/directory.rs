@@ -1,8 +1,8 @@
 //! A directory of resources: every `*.yaml` and `*.yml` in it, several documents a file if need be. Directories within it
 //! are not read.
 //!
-//! Objects without a namespace are in `default`. Documents of other API groups (a kustomization, a ConfigMap) are passed
-//! over. What is wrong is collected, not thrown, so that all of it is said at once.
+//! Objects without a namespace are in `default`. Secrets are there for resources to refer to. Other documents of other API
+//! groups (a kustomization, a ConfigMap) are passed over. What is wrong is collected, not thrown, so that all of it is said at once.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use operator::inputs::{Inputs, Key, Kind, Objects};
+use operator::inputs::{Inputs, Key, Kind, Objects, Secret, SecretName};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_saphyr::{MessageFormatter as _, UserMessageFormatter};
@@ -158,6 +158,9 @@ impl Parser<'_> {
                 .findings
                 .push(origin.finding(None, "", message));
         }
+        if (api_version, kind) == ("v1", "Secret") {
+            return self.secret(&origin, object);
+        }
         if api_version.split('/').next() != Some(crds::GROUP) {
             return;
         }
@@ -188,6 +191,27 @@ impl Parser<'_> {
                 .push(origin.finding(Some(&key), "apiVersion", message));
         }
         self.object(origin, key, &object);
+    }
+
+    // What is wrong is said without the words of the parser, which may quote what it has read.
+    fn secret(&mut self, origin: &Origin, object: Value) {
+        let refuse = |field: &str, message: &str| origin.finding(None, field, message);
+        let findings = &mut self.directory.findings;
+        let Ok(object) = serde_json::from_value::<k8s_openapi::api::core::v1::Secret>(object)
+        else {
+            let message = "not a Secret: data is in base64, stringData is plain text";
+            return findings.push(refuse("", message));
+        };
+        let namespace = object.metadata.namespace.as_deref();
+        let name = SecretName {
+            namespace: namespace.unwrap_or(DEFAULT_NAMESPACE).to_owned(),
+            name: object.metadata.name.clone().unwrap_or_default(),
+        };
+        let message = format!("{name} is there twice");
+        let before = self.objects.secrets.insert(name, Secret::of(&object));
+        if before.is_some() {
+            findings.push(refuse("metadata.name", &message));
+        }
     }
 
     fn object(&mut self, origin: Origin, key: Key, object: &Value) {
@@ -298,6 +322,44 @@ mod tests {
     fn other_api_groups_are_passed_over() {
         let text = "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n";
         assert_eq!(parsed(text), (vec![], vec![]));
+    }
+
+    #[test]
+    fn secrets_are_kept_for_those_who_refer_to_them() {
+        let secret =
+            "apiVersion: v1\nkind: Secret\nmetadata: {name: a}\ndata: {tls.key: aHVzaA==}\n";
+        let text = format!(
+            "{secret}---\n{}",
+            secret.replace("{name: a}", "{name: a, namespace: x}")
+        );
+        let files = Files::from([(PathBuf::from("f.yaml"), text)]);
+        let directory = parse(&files, &Schemas::new().unwrap());
+        assert_eq!(directory.findings, []);
+        let secrets = &directory.inputs.objects().secrets;
+        let found: Vec<_> = secrets
+            .iter()
+            .map(|(name, secret)| (name.to_string(), secret.get("tls.key")))
+            .collect();
+        let key = Some(b"hush".as_slice());
+        assert_eq!(
+            found,
+            [
+                ("Secret default/a".to_owned(), key),
+                ("Secret x/a".to_owned(), key)
+            ]
+        );
+
+        let bad = format!(
+            "{secret}---\n{secret}---\n{}",
+            secret.replace("aHVzaA==", "hush!")
+        );
+        assert_eq!(
+            parsed(&bad).1,
+            [
+                "f.yaml:6: metadata.name: Secret default/a is there twice",
+                "f.yaml:11: not a Secret: data is in base64, stringData is plain text",
+            ]
+        );
     }
 
     #[test]

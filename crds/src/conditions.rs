@@ -68,8 +68,12 @@ pub enum Reason {
     RelayNotAccepted,
     /// It refers to a Destination that does not exist.
     DestinationNotFound,
-    /// It refers to a Destination that is not valid.
+    /// It refers to a Destination that is not valid, or lacks what it refers to itself.
     DestinationNotAccepted,
+    /// It refers to a Secret that does not exist, or that the operator may not read.
+    SecretNotFound,
+    /// It refers to a Secret that lacks what is needed of it, or whose certificate or key cannot be used.
+    InvalidSecret,
     /// Nothing refers to it, so there is nothing to run.
     NotReferenced,
     /// Some relay pods have yet to answer.
@@ -99,6 +103,8 @@ impl Reason {
             Self::RelayNotAccepted => "RelayNotAccepted",
             Self::DestinationNotFound => "DestinationNotFound",
             Self::DestinationNotAccepted => "DestinationNotAccepted",
+            Self::SecretNotFound => "SecretNotFound",
+            Self::InvalidSecret => "InvalidSecret",
             Self::NotReferenced => "NotReferenced",
             Self::Pending => "Pending",
             Self::Rejected => "Rejected",

@@ -4,7 +4,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Duration, Size, Status};
+use crate::{CarbonTls, Duration, Size, Status};
 
 /// Who gets lines, and how much may wait for it. Exactly one endpoint is set: carbon or file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
@@ -74,12 +74,15 @@ pub struct Carbon {
         regex(pattern = r"^(\[[0-9a-fA-F:.%a-z]+\]|[^:\[\]\s/]+):[0-9]{1,5}$")
     )]
     pub address: String,
-    /// How long a connect may take.
+    /// How long a connect may take; with TLS that includes the handshake.
     #[serde(default = "default_connect_timeout")]
     pub connect_timeout: Duration,
     /// A connection that took no byte for this long is given up and made anew.
     #[serde(default = "default_write_timeout")]
     pub write_timeout: Duration,
+    /// How the connection is encrypted. Default: it is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<CarbonTls>,
 }
 
 fn default_connect_timeout() -> Duration {

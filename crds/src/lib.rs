@@ -24,6 +24,7 @@ mod relay;
 mod rewriter;
 mod route;
 mod status;
+mod tls;
 
 pub use aggregator::{Aggregator, AggregatorSpec, PercentileDefinition};
 pub use blocklist::{Blocklist, BlocklistSpec};
@@ -43,6 +44,7 @@ pub use route::{
     Algorithm, ConsistentHash, Distribution, HashKey, OnMatch, RelayRef, Route, RouteSpec, Target,
 };
 pub use status::Status;
+pub use tls::{CarbonTls, ListenerTls, SecretRef};
 
 /// The API group of every kind here.
 pub const GROUP: &str = "carbonway.io";

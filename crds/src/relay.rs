@@ -4,7 +4,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Duration, Status};
+use crate::{Duration, ListenerTls, Status};
 
 // Timestamps are whole seconds; and what travels to relays says with a zero that there is no limit.
 const AT_LEAST_A_SECOND: &str = "duration(self) >= duration('1s')";
@@ -83,6 +83,9 @@ pub struct Listener {
     #[serde(default = "default_max_connections")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_connections: i32,
+    /// How connections are encrypted. Default: they are not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ListenerTls>,
 }
 
 fn default_max_connections() -> i32 {

@@ -130,6 +130,8 @@ impl Finding {
             | Reason::RelayNotAccepted
             | Reason::DestinationNotFound
             | Reason::DestinationNotAccepted
+            | Reason::SecretNotFound
+            | Reason::InvalidSecret
             | Reason::NotReferenced
             | Reason::Pending
             | Reason::Rejected
@@ -137,6 +139,11 @@ impl Finding {
             | Reason::Shadowed
             | Reason::IdleDestination => false,
         }
+    }
+
+    /// Whether it is about what the object refers to, and not about the object itself.
+    fn is_about_reference(&self) -> bool {
+        matches!(self.reason, Reason::SecretNotFound | Reason::InvalidSecret)
     }
 
     /// The finding in one line: `spec.match.regex: unclosed group …`.

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use kube::ResourceExt as _;
 use serde::de::DeserializeOwned;
 
 use crate::compile::{Compiled, compile};
-use crate::inputs::{Inputs, Kind, Objects};
+use crate::inputs::{Inputs, Kind, Objects, Secret, SecretName};
 
 pub(crate) const RELAY: &str = "
 kind: Relay
@@ -29,6 +30,16 @@ spec: {destinations: [{name: graphite}]}
 pub(crate) fn apply(manifests: &[&str]) -> Compiled {
     let mut objects = Objects::default();
     for manifest in manifests {
+        if manifest.starts_with("\nkind: Secret\n") {
+            let object: k8s_openapi::api::core::v1::Secret =
+                serde_saphyr::from_str(&format!("apiVersion: v1{manifest}")).unwrap();
+            let name = SecretName {
+                namespace: "d".to_owned(),
+                name: object.name_any(),
+            };
+            objects.secrets.insert(name, Secret::of(&object));
+            continue;
+        }
         let kind = Kind::ALL
             .into_iter()
             .find(|kind| manifest.starts_with(&format!("\nkind: {kind}\n")))

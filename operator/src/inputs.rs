@@ -2,11 +2,16 @@
 //!
 //! The reflectors (or the files of a directory) fill it; [`crate::compile`] alone reads it.
 
+mod secret;
+
+use std::collections::BTreeMap;
 use std::{fmt, sync::Arc};
 
 use crds::{Aggregator, Blocklist, Destination, Relay, Rewriter, Route};
 use kube::ResourceExt;
 use relay_proto::ObjectRef;
+
+pub use secret::{Secret, SecretName};
 
 /// A kind of resource that is compiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -128,6 +133,8 @@ pub struct Objects {
     pub rewriters: Vec<Arc<Rewriter>>,
     /// What makes one series of many.
     pub aggregators: Vec<Arc<Aggregator>>,
+    /// Certificates and keys that these refer to. Others may be among them; nobody looks at those.
+    pub secrets: BTreeMap<SecretName, Secret>,
 }
 
 /// All resources at one moment. Each list is sorted by namespace, then name, and holds no identity twice, so that the
@@ -146,6 +153,7 @@ impl Inputs {
             blocklists,
             rewriters,
             aggregators,
+            secrets,
         } = objects;
         Self(Objects {
             relays: sorted(relays),
@@ -154,6 +162,7 @@ impl Inputs {
             blocklists: sorted(blocklists),
             rewriters: sorted(rewriters),
             aggregators: sorted(aggregators),
+            secrets,
         })
     }
 

@@ -22,6 +22,9 @@ pub mod conditions;
 mod watch;
 
 #[cfg(feature = "cluster")]
+mod secrets;
+
+#[cfg(feature = "cluster")]
 mod publish;
 
 #[cfg(feature = "cluster")]

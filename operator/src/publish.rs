@@ -185,6 +185,10 @@ pub(crate) async fn run(
             continue;
         }
         let inputs = stores.inputs();
+        if !stores.secrets.have(&inputs.objects().secrets_wanted()) {
+            // They are being read, and that is told as a change.
+            continue;
+        }
         let begun = Instant::now();
         // Thousands of patterns take a while: not on a thread that relays wait for.
         let compiled = tokio::task::spawn_blocking(move || compile(&inputs)).await?;

@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::publish;
 use crate::roster::Roster;
+use crate::secrets;
 use crate::serve::{self, Sync};
 use crate::status::Report;
 use crate::watch::Stores;
@@ -26,7 +27,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Runs the operator until `shutdown` is over.
 ///
-/// Starts: ports, watches, publishing, serving, reporting. Stops: reporting, publishing and watches at once; then relays and
+/// Starts: ports, watches, reading Secrets, publishing, serving, reporting. Stops: reporting, publishing and watches at once; then relays and
 /// the admin port are told, and waited for a little.
 ///
 /// # Errors
@@ -49,6 +50,11 @@ pub async fn run(
     let mut servers = JoinSet::new();
     let namespace = config.namespace.as_deref();
     let stores = Stores::start(&mut workers, &client, namespace, &metrics);
+    workers.spawn(secrets::run(
+        client.clone(),
+        Arc::clone(&stores),
+        Arc::clone(&metrics),
+    ));
     workers.spawn(publish::run(
         Arc::clone(&stores),
         published,

@@ -27,6 +27,7 @@ use tracing::{info, warn};
 use crate::causes::causes;
 use crate::inputs::{Inputs, Objects};
 use crate::metrics::Metrics;
+use crate::secrets::Secrets;
 
 /// What the API server has.
 #[derive(Debug, Default)]
@@ -39,6 +40,8 @@ pub(crate) struct Stores {
     pub(crate) aggregators: Store<Aggregator>,
     /// Those of fleets: labelled with a Relay.
     pub(crate) pods: Store<Pod>,
+    /// Those that resources refer to. Not watched, but read.
+    pub(crate) secrets: Secrets,
     /// Something that is compiled changed.
     pub(crate) inputs_changed: Notify,
     /// Something that statuses speak of changed.
@@ -85,6 +88,7 @@ impl Stores {
             blocklists: self.blocklists.all(),
             rewriters: self.rewriters.all(),
             aggregators: self.aggregators.all(),
+            secrets: self.secrets.all(),
         })
     }
 

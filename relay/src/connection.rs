@@ -5,15 +5,15 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::{Shutdown, SocketAddr};
-use std::pin::{Pin, pin};
+use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
 use relay_engine::{Moment, Plaintext, Reason, Tally};
-use socket2::SockRef;
-use tokio::io::{AsyncRead as _, ReadBuf};
+use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::yield_now;
@@ -24,6 +24,7 @@ use crate::clock;
 use crate::handover::Handover;
 use crate::listen::{Listening, Seat};
 use crate::refused::RefusedLine;
+use crate::stream::Stream;
 use crate::worker::{Bench, LoadGuard, Phase, Scratch};
 
 /// Reads in a row before other connections of the thread have their turn.
@@ -66,6 +67,23 @@ pub(crate) async fn serve(accepted: Accepted, bench: &Bench) {
         Ok(stream) => stream,
         Err(error) => return warn!(%error, "a connection cannot be served"),
     };
+    let stream = match listening.tls() {
+        None => Stream::Plain(stream),
+        Some(tls) => {
+            let accepted = tokio::select! {
+                accepted = Stream::accept(stream, tls) => accepted,
+                () = bench.reached(Phase::HandingOver) => return,
+            };
+            match accepted {
+                Ok(stream) => stream,
+                Err(error) => {
+                    listening.handshakes_failed.fetch_add(1, Ordering::Relaxed);
+                    debug!(listener = %listening.name, %source, %error, "TLS was not agreed on");
+                    return;
+                }
+            }
+        }
+    };
     let mut connection = Connection {
         stream,
         source,
@@ -80,7 +98,7 @@ pub(crate) async fn serve(accepted: Accepted, bench: &Bench) {
 }
 
 struct Connection<'a> {
-    stream: TcpStream,
+    stream: Stream,
     source: SocketAddr,
     listening: Arc<Listening>,
     bench: &'a Bench,
@@ -142,7 +160,7 @@ impl Connection<'_> {
 
     // The relay stops: tells the sender so, and reads until it closes, falls silent, or has been read long enough.
     async fn read_what_was_sent(&mut self) -> End {
-        if let Err(error) = SockRef::from(&self.stream).shutdown(Shutdown::Write) {
+        if let Err(error) = self.stream.end().await {
             debug!(%error, "the sender is gone already");
         }
         let bench = self.bench;
@@ -175,7 +193,7 @@ impl Connection<'_> {
             let begun = self.partial.len();
             scratch.buffer[..begun].copy_from_slice(&self.partial);
             let mut buffer = ReadBuf::new(&mut scratch.buffer[begun..]);
-            ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer))?;
+            ready!(self.stream.poll_read(context, &mut buffer))?;
             let read = buffer.filled().len();
             if read > 0 {
                 self.process(scratch, begun + read);
@@ -243,7 +261,6 @@ impl Connection<'_> {
         self.bench.refused.note(reason, line);
     }
 
-    // A line that ends with its connection counts as a line if the sender closed in good order; otherwise it was cut.
     async fn finish(&mut self, end: End) {
         match &end {
             End::Clean | End::Stopped => {}
@@ -254,6 +271,14 @@ impl Connection<'_> {
                 debug!(listener = %self.listening.name, %error, "a connection failed")
             }
         }
+        self.finish_line(&end).await;
+        if let Err(error) = self.stream.close().await {
+            debug!(listener = %self.listening.name, %error, "the sender is gone already");
+        }
+    }
+
+    // A line that ends with its connection counts as a line if the sender closed in good order; otherwise it was cut.
+    async fn finish_line(&mut self, end: &End) {
         if self.partial.is_empty() {
             return;
         }

@@ -13,6 +13,8 @@ use std::ops::Deref;
 use std::path::Path;
 use std::sync::{Arc, Weak};
 
+use relay_engine::Endpoint;
+use relay_proto::{ObjectError, ObjectRef};
 use tokio::sync::{mpsc, watch};
 
 use crate::destinations::queue::Queue;
@@ -53,6 +55,24 @@ struct Entry {
     // Weak: the plan keeps a producer alive, and nothing else may.
     producer: Weak<Producer>,
     settings: watch::Sender<relay_engine::Destination>,
+}
+
+/// What a destination cannot be run on, of all of them.
+pub(crate) fn faults(destinations: &[relay_engine::Destination]) -> Vec<ObjectError> {
+    let faults = destinations.iter().filter_map(|destination| {
+        let tls = match &destination.endpoint {
+            Endpoint::Carbon { tls, .. } => tls.as_ref()?,
+            Endpoint::File { .. } => return None,
+        };
+        let carbon::Fault { field, message } = carbon::check(tls).err()?;
+        let (namespace, name) = destination.name.split_once('/').unwrap_or_default();
+        Some(ObjectError {
+            source: Some(ObjectRef::new("Destination", namespace, name)),
+            field: field.to_owned(),
+            message,
+        })
+    });
+    faults.collect()
 }
 
 impl Registry {

@@ -2,7 +2,7 @@
 //!
 //! One file, `snapshot`: the 32 bytes of the version, then the encoded snapshot that they are the SHA-256 of. It is written
 //! beside, synced, and renamed over the old one, so there is always one whole file; one that does not match its digest is
-//! ignored and said so.
+//! ignored and said so. Keys of certificates are in there: no other user may read it.
 
 use std::fs;
 use std::io;
@@ -91,6 +91,19 @@ mod tests {
             last_good.save(&encoded).unwrap();
             assert_eq!(last_good.load().unwrap(), Some((snapshot, version)));
         }
+    }
+
+    #[test]
+    fn no_other_user_may_read_it() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("snapshot.new"), "left by a crash").unwrap();
+        LastGood::new(directory.path()).save(b"any").unwrap();
+        let mode = fs::metadata(directory.path().join("snapshot"))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600);
     }
 
     #[test]

@@ -25,6 +25,7 @@ pub mod logging;
 mod metrics;
 mod plan;
 mod refused;
+mod stream;
 mod worker;
 
 use std::net::IpAddr;
@@ -222,13 +223,17 @@ impl Relay {
             .listeners
             .prepare(table.listeners(), self.listen_address)
             .map_err(|error| {
-                let field = format!("listeners[{}].port", error.listener);
+                let field = format!("listeners[{}].{}", error.listener, error.source.field());
                 vec![ObjectError {
                     source: snapshot.relay.clone(),
                     field,
-                    message: error.to_string(),
+                    message: error.source.to_string(),
                 }]
             })?;
+        let faults = destinations::faults(table.destinations());
+        if !faults.is_empty() {
+            return Err(faults);
+        }
         let mut new = Vec::new();
         let producers = self.registry.reconcile(
             table.destinations(),

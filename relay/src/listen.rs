@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
-use relay_engine::Listener;
+use arc_swap::{ArcSwap, ArcSwapOption};
+use relay_engine::{Listener, ListenerTls};
+use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -30,15 +31,23 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 pub(crate) struct Listening {
     pub(crate) name: Arc<str>,
     settings: ArcSwap<Listener>,
+    // What new connections are encrypted with; made of `settings`.
+    tls: ArcSwapOption<ServerConfig>,
     stop: CancellationToken,
     pub(crate) connections: AtomicUsize,
     pub(crate) accepted: AtomicU64,
     pub(crate) refused: AtomicU64,
+    pub(crate) handshakes_failed: AtomicU64,
 }
 
 impl Listening {
     pub(crate) fn settings(&self) -> arc_swap::Guard<Arc<Listener>> {
         self.settings.load()
+    }
+
+    /// What a new connection is encrypted with, if it is.
+    pub(crate) fn tls(&self) -> Option<Arc<ServerConfig>> {
+        self.tls.load_full()
     }
 
     /// Resolves when the listener is no longer wanted.
@@ -73,45 +82,88 @@ pub(crate) struct Listeners {
 
 type Key = (Arc<str>, u16);
 
-/// Sockets that were bound for a table that is not yet in force.
-pub(crate) struct Prepared(Vec<(Listener, Option<TcpListener>)>);
+/// Listeners of a table that is not yet in force.
+pub(crate) struct Prepared(Vec<PreparedListener>);
 
-/// A port that cannot be listened on.
+struct PreparedListener {
+    settings: Listener,
+    tls: Option<Arc<ServerConfig>>,
+    // `None`: it is bound already.
+    socket: Option<TcpListener>,
+}
+
+/// A listener that cannot be had.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {error}")]
-pub(crate) struct BindError {
+#[error("listener {listener}: {source}")]
+pub(crate) struct PrepareError {
     /// The listener's name.
     pub(crate) listener: Arc<str>,
-    address: SocketAddr,
-    error: io::Error,
+    pub(crate) source: Fault,
+}
+
+/// What is wrong with a listener.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Fault {
+    /// The port cannot be listened on.
+    #[error("cannot listen on {0}: {1}")]
+    Port(SocketAddr, io::Error),
+    /// TLS cannot run on its certificate.
+    #[error("{0}")]
+    Certificate(relay_tls::Error),
+    /// TLS cannot run on its clients' CA.
+    #[error("{0}")]
+    ClientCa(relay_tls::Error),
+}
+
+impl Fault {
+    /// The field of the listener that it is about.
+    pub(crate) const fn field(&self) -> &'static str {
+        match self {
+            Self::Port(..) => "port",
+            Self::Certificate(_) => "tls.certificate",
+            Self::ClientCa(_) => "tls.clientCa",
+        }
+    }
 }
 
 impl Listeners {
-    /// Binds what `wanted` has and this has not.
+    /// Binds what `wanted` has and this has not, and makes TLS ready where it is new.
     ///
     /// # Errors
-    /// The first port that cannot be had; nothing has changed then.
+    /// The first listener that cannot be had; nothing has changed then.
     pub(crate) fn prepare(
         &self,
         wanted: &[Listener],
         address: IpAddr,
-    ) -> Result<Prepared, BindError> {
-        let bound = wanted.iter().map(|listener| {
-            let is_bound = self
-                .active
-                .contains_key(&(Arc::clone(&listener.name), listener.port));
-            let address = SocketAddr::new(address, listener.port);
-            let socket = match is_bound {
-                true => None,
-                false => Some(bind(address).map_err(|error| BindError {
-                    listener: Arc::clone(&listener.name),
-                    address,
-                    error,
-                })?),
+    ) -> Result<Prepared, PrepareError> {
+        let prepared = wanted.iter().map(|settings| {
+            let listener = || Arc::clone(&settings.name);
+            let active = self.active.get(&(listener(), settings.port));
+            let address = SocketAddr::new(address, settings.port);
+            let fault = |source| PrepareError {
+                listener: listener(),
+                source,
             };
-            Ok((listener.clone(), socket))
+            let tls = match active.filter(|active| active.settings().tls == settings.tls) {
+                Some(active) => active.tls(),
+                None => settings
+                    .tls
+                    .as_ref()
+                    .map(acceptor)
+                    .transpose()
+                    .map_err(fault)?,
+            };
+            let socket = match active {
+                Some(_) => None,
+                None => Some(bind(address).map_err(|error| fault(Fault::Port(address, error)))?),
+            };
+            Ok(PreparedListener {
+                settings: settings.clone(),
+                tls,
+                socket,
+            })
         });
-        bound.collect::<Result<_, _>>().map(Prepared)
+        prepared.collect::<Result<_, _>>().map(Prepared)
     }
 
     /// Takes the prepared sockets into service, and those that are no longer wanted out of it. `open` is dropped with the last
@@ -123,16 +175,22 @@ impl Listeners {
         open: &mpsc::Sender<()>,
     ) {
         let mut before = std::mem::take(&mut self.active);
-        for (settings, socket) in prepared.0 {
+        for listener in prepared.0 {
+            let PreparedListener {
+                settings,
+                tls,
+                socket,
+            } = listener;
             let key = (Arc::clone(&settings.name), settings.port);
             let kept = before.remove(&key);
             let listening = match (kept, socket) {
                 (Some(listening), _) => {
                     listening.settings.store(Arc::new(settings));
+                    listening.tls.store(tls);
                     listening
                 }
                 (None, None) => continue,
-                (None, Some(socket)) => self.start(settings, socket, workers, open),
+                (None, Some(socket)) => self.start(settings, tls, socket, workers, open),
             };
             self.active.insert(key, listening);
         }
@@ -162,6 +220,7 @@ impl Listeners {
     fn start(
         &mut self,
         settings: Listener,
+        tls: Option<Arc<ServerConfig>>,
         socket: TcpListener,
         workers: &Workers,
         open: &mpsc::Sender<()>,
@@ -169,10 +228,12 @@ impl Listeners {
         let listening = Arc::new(Listening {
             name: Arc::clone(&settings.name),
             settings: ArcSwap::from_pointee(settings),
+            tls: ArcSwapOption::new(tls),
             stop: CancellationToken::new(),
             connections: AtomicUsize::new(0),
             accepted: AtomicU64::new(0),
             refused: AtomicU64::new(0),
+            handshakes_failed: AtomicU64::new(0),
         });
         if let Ok(address) = socket.local_addr() {
             info!(listener = %listening.name, %address, "listening");
@@ -186,6 +247,18 @@ impl Listeners {
         self.acceptors.spawn(accept);
         listening
     }
+}
+
+fn acceptor(tls: &ListenerTls) -> Result<Arc<ServerConfig>, Fault> {
+    let (certificate, key) = (&tls.identity.certificate, &tls.identity.key);
+    let identity =
+        relay_tls::identity(certificate.as_bytes(), key.as_bytes()).map_err(Fault::Certificate)?;
+    let client_ca = tls.client_ca.as_ref();
+    let client_ca = client_ca
+        .map(|ca| relay_tls::authorities(ca.as_bytes()))
+        .transpose()
+        .map_err(Fault::ClientCa)?;
+    Ok(relay_tls::acceptor(identity, client_ca))
 }
 
 // SO_REUSEPORT lets a second process take the port over before this one stops.

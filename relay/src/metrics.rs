@@ -31,7 +31,7 @@ enum Kind {
     Gauge,
 }
 
-const OF_LISTENERS: [Metric<Listening>; 3] = [
+const OF_LISTENERS: [Metric<Listening>; 4] = [
     Metric {
         kind: Kind::Counter,
         name: "connections_accepted",
@@ -43,6 +43,12 @@ const OF_LISTENERS: [Metric<Listening>; 3] = [
         name: "connections_refused",
         help: "Connections over the listener's limit",
         value: |listener| listener.refused.load(Ordering::Relaxed),
+    },
+    Metric {
+        kind: Kind::Counter,
+        name: "tls_handshakes_failed",
+        help: "Connections that were closed because TLS was not agreed on in time",
+        value: |listener| listener.handshakes_failed.load(Ordering::Relaxed),
     },
     Metric {
         kind: Kind::Gauge,

@@ -148,6 +148,7 @@ fn the_operator_may_do_what_it_must_and_nothing_else() {
         },
         {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]},
         {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
+        {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]},
     ]);
     let cluster_wide = helm.render("metrics", json!({}));
     assert_eq!(
@@ -161,6 +162,15 @@ fn the_operator_may_do_what_it_must_and_nothing_else() {
     let namespaced = helm.render("metrics", json!({"watch": {"namespace": "metrics"}}));
     assert_eq!(kinds_of_rbac(&namespaced), ["Role", "RoleBinding"]);
     assert_eq!(find(&namespaced, "Role", "operator")["rules"], rules);
+    let of_secrets = |secrets: Value| {
+        let manifests = helm.render("metrics", json!({"rbac": {"secrets": secrets}}));
+        find(&manifests, "ClusterRole", "operator")["rules"][4].clone()
+    };
+    assert_eq!(of_secrets(json!({"enabled": false})), Value::Null);
+    let one = json!({
+        "apiGroups": [""], "resources": ["secrets"], "resourceNames": ["relay-tls"], "verbs": ["get"],
+    });
+    assert_eq!(of_secrets(json!({"names": ["relay-tls"]})), one);
 }
 
 fn kinds_of_rbac(manifests: &[Manifest]) -> Vec<&str> {

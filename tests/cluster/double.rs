@@ -4,8 +4,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Command;
 
 use harness::{
-    ApiServer, DEADLINE, Fleet, Process, RelayProcess, Sender, Sink, aggregator, binary, blocklist,
-    carbon, eventually, get, own_address, relay, rewriter, route,
+    ApiServer, Authority, DEADLINE, Fleet, Process, RelayProcess, Sender, Sink, TlsSink,
+    aggregator, binary, blocklist, carbon, destination, eventually, get, own_address, relay,
+    rewriter, route,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -274,4 +275,56 @@ fn an_api_server_that_fails_for_a_while_is_survived() {
     assert_eq!(api.refusals_left(), 0);
     Sender::deliver(relay.address(), "any.a 1 1700000000\n");
     assert_eq!(sink.wait_for_lines(1), ["any.a 1 1700000000"]);
+}
+
+#[test]
+fn a_destination_without_its_secret_says_so_and_heals_when_it_appears() {
+    let (api, sink, state) = (ApiServer::start(), Sink::open(), TempDir::new().unwrap());
+    let authority = Authority::new();
+    let secure = TlsSink::open(&authority.identity("graphite"), None);
+    apply_basics(&api, &sink);
+    let tls = "tls: {serverName: graphite, ca: {name: graphite-ca}}";
+    let spec = format!("carbon: {{address: \"{}\", {tls}}}", secure.address());
+    let manifests = [
+        destination("secure", &spec),
+        route("secure", "destinations: [{name: secure}]"),
+    ];
+    apply(&api, &manifests);
+    let operator = Operator::start(&api);
+    let mut relay = operator.start_relay(&state);
+    wait_until_all_ready(&api);
+    let unresolved = wait_for_reason(&api, "Destination", "secure", "Ready", "SecretNotFound");
+    assert_eq!(
+        unresolved.message,
+        "spec.carbon.tls.ca.name: Secret default/graphite-ca does not exist, or must not be read: create it"
+    );
+    wait_for_reason(&api, "Destination", "secure", "Accepted", "Accepted");
+    let route = wait_for_reason(&api, "Route", "secure", "Ready", "DestinationNotAccepted");
+    assert!(
+        route
+            .message
+            .contains("Destination default/secure lacks a Secret"),
+        "{}",
+        route.message
+    );
+
+    let secret: Value = serde_saphyr::from_str(&authority.secret("graphite-ca")).unwrap();
+    // as the API server keeps it, but not what a CA signs with
+    let unusable = json!({
+        "kind": "Secret", "metadata": {"name": "graphite-ca"}, "data": {"ca.crt": "aHVzaA=="},
+    });
+    api.apply(unusable);
+    let invalid = wait_for_reason(&api, "Destination", "secure", "Ready", "InvalidSecret");
+    assert!(!invalid.message.contains("hush"), "{}", invalid.message);
+    api.apply(secret);
+    for kind in ["Destination", "Route"] {
+        wait_for_reason(&api, kind, "secure", "Ready", "Ready");
+    }
+    relay.wait_until_ready();
+    Sender::deliver(relay.address(), "any.a 1 1700000000\n");
+    assert_eq!(secure.wait_for_lines(1), ["any.a 1 1700000000"]);
+
+    let kept = std::fs::metadata(state.path().join("snapshot")).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::mode(&kept.permissions());
+    assert_eq!(mode & 0o777, 0o600);
 }

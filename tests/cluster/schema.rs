@@ -37,6 +37,21 @@ fn refused() -> Vec<(String, &'static [&'static str])> {
             &["spec.carbon.address", "should match"],
         ),
         (
+            destination(
+                "x",
+                "carbon: {address: \"graphite:2003\", tls: {serverName: \"a b\", ca: {name: CA}}}",
+            ),
+            &[
+                "spec.carbon.tls.serverName",
+                "spec.carbon.tls.ca.name",
+                "should match",
+            ],
+        ),
+        (
+            relay("tls: {clientCa: {name: ca}},", ""),
+            &["spec.listeners[0].tls.certificate: Required value"],
+        ),
+        (
             destination("x", "carbon: {}"),
             &["spec.carbon.address: Required value"],
         ),

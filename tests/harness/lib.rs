@@ -24,6 +24,7 @@ mod sender;
 mod sink;
 mod skip;
 mod snapshot;
+mod tls;
 
 pub use accounts::{Accounts, DestinationAccounts};
 pub use apiserver::ApiServer;
@@ -43,3 +44,4 @@ pub use sender::{Flood, Sender, numbered_line};
 pub use sink::{Connection, Sink};
 pub use skip::{skip, tools};
 pub use snapshot::SnapshotBuilder;
+pub use tls::{Authority, Identity, TlsConnection, TlsSender, TlsSink, secret};

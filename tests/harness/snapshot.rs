@@ -23,6 +23,7 @@ impl SnapshotBuilder {
                 line_bytes_max: 65536,
                 idle_timeout_ms: 120_000,
             })),
+            tls: None,
         };
         Self(Snapshot {
             schema: SCHEMA,
@@ -47,6 +48,7 @@ impl SnapshotBuilder {
                 address: address.to_string(),
                 connect_timeout_ms: 1_000,
                 write_timeout_ms: 1_000,
+                tls: None,
             })),
             ..Destination::default()
         });

@@ -63,6 +63,17 @@ fn the_engine_has_no_io_and_no_runtime() {
 }
 
 #[test]
+fn cryptography_is_no_business_of_the_engine_and_needs_no_runtime() {
+    assert_never_links("relay-engine", &["--all-features"], &["rustls", "ring"]);
+    let absent = ["tokio", "mio", "relay-engine", "relay-proto"];
+    assert_never_links("relay-tls", &["--all-features"], &absent);
+    let linked = linked("relay", &["--all-features"]);
+    for absent in ["openssl", "openssl-sys", "aws-lc-rs", "aws-lc-sys"] {
+        assert!(!linked.contains(absent), "relay links {absent}");
+    }
+}
+
+#[test]
 fn the_spool_has_no_runtime() {
     let absent = ["tokio", "mio", "relay-engine", "relay-proto"];
     assert_never_links("relay-spool", &["--all-features"], &absent);
@@ -192,7 +203,13 @@ fn compile_never_awaits_and_never_reads_a_clock() {
         "SystemTime",
         "Timestamp::now",
     ];
-    for path in ["inputs.rs", "compile.rs", "compile", "conditions.rs"] {
+    for path in [
+        "inputs.rs",
+        "inputs",
+        "compile.rs",
+        "compile",
+        "conditions.rs",
+    ] {
         let path = repository().join("operator/src").join(path);
         assert_eq!(mentions(&path, &words), NONE);
     }

@@ -21,6 +21,7 @@ mod run;
 mod shutdown;
 mod spool;
 mod sync;
+mod tls;
 mod whisper;
 
 use std::collections::BTreeMap;

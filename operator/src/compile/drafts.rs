@@ -6,6 +6,7 @@ mod destination;
 mod relay;
 mod rewriter;
 mod route;
+mod tls;
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -104,7 +105,9 @@ impl Drafts {
                 .relays
                 .iter()
                 .map(|relay| {
-                    let draft = draft(Kind::Relay, relay.as_ref(), relay::message);
+                    let draft = draft(Kind::Relay, relay.as_ref(), |relay, key| {
+                        relay::message(relay, key, &objects.secrets)
+                    });
                     let conflict = relays.conflict(relay);
                     (draft.key.clone(), RelayDraft { draft, conflict })
                 })
@@ -113,7 +116,9 @@ impl Drafts {
                 .destinations
                 .iter()
                 .map(|object| {
-                    let draft = draft(Kind::Destination, object.as_ref(), destination::message);
+                    let draft = draft(Kind::Destination, object.as_ref(), |object, key| {
+                        destination::message(object, key, &objects.secrets)
+                    });
                     (draft.key.clone(), draft)
                 })
                 .collect(),

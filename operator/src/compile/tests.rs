@@ -1,5 +1,7 @@
 //! Apply these resources: expect this snapshot, these findings.
 
+mod tls;
+
 use proptest::prelude::*;
 use relay_proto::rewrite_rule::Find;
 
@@ -33,6 +35,7 @@ fn a_route_goes_to_the_default_relay_with_its_destination() {
                 idle_timeout_ms: 120_000,
             },
         )),
+        tls: None,
     };
     let graphite = relay_proto::ObjectRef::new("Destination", "d", "graphite");
     let expected = Snapshot {
@@ -80,6 +83,7 @@ fn a_route_goes_to_the_default_relay_with_its_destination() {
                     address: "graphite:2003".into(),
                     connect_timeout_ms: 5_000,
                     write_timeout_ms: 30_000,
+                    tls: None,
                 },
             )),
         }],

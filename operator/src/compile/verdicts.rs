@@ -68,6 +68,11 @@ impl Judge<'_> {
     ) -> (Key, Verdict) {
         let key = &draft.key;
         let refused = self.settled.refused.get(key).cloned();
+        // Without its Secret an object is left out, but it is valid.
+        let (refused, unresolved) = match refused {
+            Some(finding) if finding.is_about_reference() => (None, Some(finding)),
+            refused => (refused, unresolved),
+        };
         let verdict = Verdict {
             warnings: self.settled.warnings.get(key).cloned().unwrap_or_default(),
             generation: draft.generation,
@@ -124,15 +129,23 @@ fn unresolved_relay(attachment: &Attachment, settled: &Settled) -> Option<Findin
     let refused = attachment
         .relays
         .iter()
-        .find(|relay| settled.refused.contains_key(relay));
+        .find_map(|relay| Some((relay, settled.refused.get(relay)?)));
     attachment.missing.clone().or_else(|| {
-        refused.map(|relay| {
+        refused.map(|(relay, finding)| {
+            let fault = fault(finding);
             Finding::new(
                 Reason::RelayNotAccepted,
-                format!("{relay} is not accepted, so its pods get nothing new: see its status"),
+                format!("{relay} {fault}, so its pods get nothing new: see its status"),
             )
         })
     })
+}
+
+fn fault(finding: &Finding) -> &'static str {
+    match finding.is_about_reference() {
+        true => "lacks a Secret",
+        false => "is not accepted",
+    }
 }
 
 fn unresolved_destination(
@@ -142,7 +155,7 @@ fn unresolved_destination(
 ) -> Option<Finding> {
     let named = || route.destinations.iter().enumerate();
     let missing = named().find(|(_, key)| !drafts.destinations.contains_key(key));
-    let refused = named().find(|(_, key)| settled.refused.contains_key(key));
+    let refused = named().find_map(|(i, key)| Some((i, key, settled.refused.get(key)?)));
     let (i, reason, message) = match (missing, refused) {
         (Some((i, key)), _) => (
             i,
@@ -151,11 +164,14 @@ fn unresolved_destination(
                 "{key} does not exist, so the whole route is left out: create it, or name another"
             ),
         ),
-        (None, Some((i, key))) => (
-            i,
-            Reason::DestinationNotAccepted,
-            format!("{key} is not accepted, so the whole route is left out: see its status"),
-        ),
+        (None, Some((i, key, finding))) => {
+            let fault = fault(finding);
+            (
+                i,
+                Reason::DestinationNotAccepted,
+                format!("{key} {fault}, so the whole route is left out: see its status"),
+            )
+        }
         (None, None) => return None,
     };
     Some(Finding::at(

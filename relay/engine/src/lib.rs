@@ -49,6 +49,6 @@ pub use outbox::{DestinationIndex, Outbox};
 pub use outcome::{Reason, Tally};
 pub use process::{Engine, Limits, Moment, PointCounts, PointFate, Routed, UnixSeconds};
 pub use table::{
-    Address, Destination, Endpoint, IdleTarget, Listener, LoadError, LoadErrorKind, Plaintext,
-    Queue, Shadowed, Spool, Table, WhenFull, shadowed,
+    Address, CarbonTls, Destination, Endpoint, Identity, IdleTarget, Listener, ListenerTls,
+    LoadError, LoadErrorKind, Pem, Plaintext, Queue, Shadowed, Spool, Table, WhenFull, shadowed,
 };

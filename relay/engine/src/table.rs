@@ -73,7 +73,42 @@ pub struct Listener {
     pub connections_max: usize,
     /// How lines are framed.
     pub plaintext: Plaintext,
+    /// How connections are encrypted, if they are.
+    pub tls: Option<ListenerTls>,
 }
+
+/// How a listener speaks TLS. What is in here is not looked at: that is up to who speaks it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerTls {
+    /// What the relay shows of itself.
+    pub identity: Identity,
+    /// Who signs the certificates that clients must show; `None`: they are asked for none.
+    pub client_ca: Option<Pem>,
+}
+
+/// How a carbon server is spoken to over TLS. What is in here is not looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CarbonTls {
+    /// Who signs the server's certificate; `None`: one whom the system trusts.
+    pub ca: Option<Pem>,
+    /// What the relay shows of itself, if the server asks.
+    pub identity: Option<Identity>,
+    /// The name that the server's certificate must have.
+    pub server_name: String,
+}
+
+/// A certificate with its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The certificate, then those that lead to its CA.
+    pub certificate: Pem,
+    /// The certificate's key.
+    pub key: Pem,
+}
+
+/// Text in PEM, which may be a key: its `Debug` shows no content.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Pem(Arc<[u8]>);
 
 /// Lines ended by a newline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,6 +147,8 @@ pub enum Endpoint {
         connect_timeout: Duration,
         /// How long a connection may take no byte.
         write_timeout: Duration,
+        /// How the connection is encrypted, if it is.
+        tls: Option<CarbonTls>,
     },
     /// A file that is appended to.
     File {
@@ -277,6 +314,69 @@ impl Table {
     /// How aggregators put points together.
     pub fn aggregation(&self) -> &aggregate::Rules {
         self.aggregators.rules()
+    }
+}
+
+impl Endpoint {
+    /// Whether a connection to this one may stay when `other` takes its place: all is the same, but certificates and keys may
+    /// have been renewed.
+    pub fn is_renewed_by(&self, other: &Self) -> bool {
+        match (self, other) {
+            (
+                Self::Carbon {
+                    address,
+                    connect_timeout,
+                    write_timeout,
+                    tls,
+                },
+                Self::Carbon {
+                    address: other_address,
+                    connect_timeout: other_connect_timeout,
+                    write_timeout: other_write_timeout,
+                    tls: other_tls,
+                },
+            ) => {
+                address == other_address
+                    && connect_timeout == other_connect_timeout
+                    && write_timeout == other_write_timeout
+                    && match (tls, other_tls) {
+                        (None, None) => true,
+                        (Some(tls), Some(other)) => tls.is_renewed_by(other),
+                        (None, Some(_)) | (Some(_), None) => false,
+                    }
+            }
+            (Self::File { path }, Self::File { path: other_path }) => path == other_path,
+            (Self::Carbon { .. }, Self::File { .. }) | (Self::File { .. }, Self::Carbon { .. }) => {
+                false
+            }
+        }
+    }
+}
+
+impl CarbonTls {
+    fn is_renewed_by(&self, other: &Self) -> bool {
+        self.server_name == other.server_name
+            && self.ca.is_some() == other.ca.is_some()
+            && self.identity.is_some() == other.identity.is_some()
+    }
+}
+
+impl Pem {
+    /// The text.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl From<&[u8]> for Pem {
+    fn from(text: &[u8]) -> Self {
+        Self(text.into())
+    }
+}
+
+impl fmt::Debug for Pem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pem({} bytes)", self.0.len())
     }
 }
 

@@ -11,6 +11,7 @@ fn bindings_are_fresh() {
     tonic_prost_build::configure()
         .out_dir(out.path())
         .bytes(".carbonway.v1.Offer.snapshot")
+        .skip_debug([".carbonway.v1.Identity"])
         .server_mod_attribute(".", "#[cfg(feature = \"grpc\")]")
         .client_mod_attribute(".", "#[cfg(feature = \"grpc\")]")
         .compile_fds(descriptors)

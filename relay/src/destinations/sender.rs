@@ -225,9 +225,15 @@ impl Sender {
                     address,
                     connect_timeout,
                     write_timeout,
-                } => carbon::Connection::open(address, *connect_timeout, *write_timeout)
-                    .await
-                    .map(Connection::Carbon),
+                    tls,
+                } => carbon::Connection::open(
+                    address,
+                    tls.as_ref(),
+                    *connect_timeout,
+                    *write_timeout,
+                )
+                .await
+                .map(Connection::Carbon),
                 Endpoint::File { path } => file::Connection::open(path.clone())
                     .await
                     .map(Connection::File),
@@ -443,13 +449,13 @@ impl Connection {
     }
 }
 
-// Resolves when the endpoint is another one; other settings do not concern a connection.
+// Resolves when the endpoint is another one; other settings, and certificates that were renewed, do not concern a connection.
 async fn endpoint_changed(
     settings: &mut watch::Receiver<relay_engine::Destination>,
     endpoint: &Endpoint,
 ) {
     if settings
-        .wait_for(|settings| settings.endpoint != *endpoint)
+        .wait_for(|settings| !endpoint.is_renewed_by(&settings.endpoint))
         .await
         .is_err()
     {

@@ -20,8 +20,8 @@ const fn ours(kind: &'static str, plural: &'static str) -> Resource {
     }
 }
 
-/// Every kind that the operator watches or writes.
-pub(super) const RESOURCES: [Resource; 8] = [
+/// Every kind that the operator watches, reads or writes.
+pub(super) const RESOURCES: [Resource; 9] = [
     ours("Relay", "relays"),
     ours("Destination", "destinations"),
     ours("Route", "routes"),
@@ -32,6 +32,11 @@ pub(super) const RESOURCES: [Resource; 8] = [
         api_version: "v1",
         kind: "Pod",
         plural: "pods",
+    },
+    Resource {
+        api_version: "v1",
+        kind: "Secret",
+        plural: "secrets",
     },
     Resource {
         api_version: "events.k8s.io/v1",

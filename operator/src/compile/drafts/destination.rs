@@ -1,19 +1,35 @@
 //! Destination → its message.
 
+use std::collections::BTreeMap;
+
 use crds::{Destination, Reason, WhenFull};
 use relay_proto as proto;
 use relay_proto::destination::Endpoint;
 
+use super::tls::Secrets;
 use crate::compile::Finding;
-use crate::inputs::Key;
+use crate::inputs::{Key, Secret, SecretName};
 
-pub(super) fn message(object: &Destination, key: &Key) -> Result<proto::Destination, Finding> {
+pub(super) fn message(
+    object: &Destination,
+    key: &Key,
+    secrets: &BTreeMap<SecretName, Secret>,
+) -> Result<proto::Destination, Finding> {
     let spec = &object.spec;
+    let secrets = Secrets {
+        all: secrets,
+        namespace: &key.namespace,
+    };
     let endpoint = match (&spec.carbon, &spec.file) {
         (Some(carbon), None) => Endpoint::Carbon(proto::Carbon {
             address: carbon.address.clone(),
             connect_timeout_ms: carbon.connect_timeout.as_millis(),
             write_timeout_ms: carbon.write_timeout.as_millis(),
+            tls: carbon
+                .tls
+                .as_ref()
+                .map(|tls| secrets.carbon(tls, carbon))
+                .transpose()?,
         }),
         (None, Some(file)) => Endpoint::File(proto::File {
             path: file.path.clone(),

@@ -1,20 +1,34 @@
 //! Relay → the beginning of its fleet's snapshot.
 
+use std::collections::BTreeMap;
+
 use crds::{
     Duration, Listener, Metrics20Level, NotFinite, Reason, Relay, TagForm, Validation,
     ValidationLevel,
 };
 use relay_proto as proto;
 
+use super::tls::Secrets;
 use crate::compile::Finding;
-use crate::inputs::Key;
+use crate::inputs::{Key, Secret, SecretName};
 
-pub(super) fn message(relay: &Relay, key: &Key) -> Result<proto::Snapshot, Finding> {
+pub(super) fn message(
+    relay: &Relay,
+    key: &Key,
+    secrets: &BTreeMap<SecretName, Secret>,
+) -> Result<proto::Snapshot, Finding> {
+    let secrets = Secrets {
+        all: secrets,
+        namespace: &key.namespace,
+    };
     let mut listeners = relay
         .spec
         .listeners
         .iter()
-        .map(|listener| self::listener(listener, &format!("listeners[{}]", listener.name)))
+        .map(|listener| {
+            let field = format!("listeners[{}]", listener.name);
+            self::listener(listener, &field, &secrets)
+        })
         .collect::<Result<Vec<_>, _>>()?;
     listeners.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(proto::Snapshot {
@@ -27,7 +41,11 @@ pub(super) fn message(relay: &Relay, key: &Key) -> Result<proto::Snapshot, Findi
     })
 }
 
-fn listener(listener: &Listener, field: &str) -> Result<proto::Listener, Finding> {
+fn listener(
+    listener: &Listener,
+    field: &str,
+    secrets: &Secrets<'_>,
+) -> Result<proto::Listener, Finding> {
     let Some(plaintext) = &listener.plaintext else {
         return Err(Finding::at(
             field,
@@ -47,6 +65,11 @@ fn listener(listener: &Listener, field: &str) -> Result<proto::Listener, Finding
             })?,
             idle_timeout_ms: plaintext.idle_timeout.as_millis(),
         })),
+        tls: listener
+            .tls
+            .as_ref()
+            .map(|tls| secrets.listener(tls, &format!("{field}.tls")))
+            .transpose()?,
     })
 }
 

@@ -13,8 +13,8 @@ use relay_proto::rewrite_rule::Find;
 use relay_proto::{self as proto, ObjectRef, Snapshot};
 
 use super::{
-    Address, BlocklistEntry, Destination, Endpoint, Listener, LoadError, LoadErrorKind, Plaintext,
-    Queue, Spool, Table, Validation, WhenFull,
+    Address, BlocklistEntry, CarbonTls, Destination, Endpoint, Identity, Listener, ListenerTls,
+    LoadError, LoadErrorKind, Pem, Plaintext, Queue, Spool, Table, Validation, WhenFull,
 };
 use crate::aggregate::{PercentileDefinition, Rule, RuleSettings, Rules, UnknownFunction};
 use crate::aggregator::{Aggregator, Aggregators, FUNCTION};
@@ -159,6 +159,10 @@ impl Loader {
                 self.unsupported(at("plaintext.maxLineBytes"), message);
             }
             let idle = Duration::from_millis(plaintext.idle_timeout_ms);
+            let tls = listener
+                .tls
+                .as_ref()
+                .and_then(|tls| self.listener_tls(tls, at));
             loaded.push(Listener {
                 name: listener.name.as_str().into(),
                 port: port.unwrap_or_default(),
@@ -167,9 +171,25 @@ impl Loader {
                     line_bytes_max,
                     idle_timeout: (!idle.is_zero()).then_some(idle),
                 },
+                tls,
             });
         }
         loaded
+    }
+
+    // `None` after an error.
+    fn listener_tls(
+        &mut self,
+        tls: &proto::ListenerTls,
+        at: impl Fn(&str) -> String,
+    ) -> Option<ListenerTls> {
+        let Some(identity) = &tls.identity else {
+            return self.refuse(at("tls.certificate"), "there is none: name its Secret");
+        };
+        Some(ListenerTls {
+            identity: self::identity(identity),
+            client_ca: pem(&tls.client_ca),
+        })
     }
 
     fn validation(&mut self, validation: &proto::Validation) -> Validation {
@@ -489,11 +509,16 @@ impl Loader {
 
     fn endpoint(&mut self, endpoint: Option<&proto::destination::Endpoint>) -> Endpoint {
         match endpoint {
-            Some(proto::destination::Endpoint::Carbon(carbon)) => Endpoint::Carbon {
-                address: self.address(&carbon.address),
-                connect_timeout: self.timeout("carbon.connectTimeout", carbon.connect_timeout_ms),
-                write_timeout: self.timeout("carbon.writeTimeout", carbon.write_timeout_ms),
-            },
+            Some(proto::destination::Endpoint::Carbon(carbon)) => {
+                let address = self.address(&carbon.address);
+                Endpoint::Carbon {
+                    connect_timeout: self
+                        .timeout("carbon.connectTimeout", carbon.connect_timeout_ms),
+                    write_timeout: self.timeout("carbon.writeTimeout", carbon.write_timeout_ms),
+                    tls: carbon.tls.as_ref().map(|tls| carbon_tls(tls, &address)),
+                    address,
+                }
+            }
             Some(proto::destination::Endpoint::File(file)) => {
                 let path = PathBuf::from(&file.path);
                 if !path.is_absolute() {
@@ -733,6 +758,29 @@ impl Loader {
             message,
         });
     }
+}
+
+fn carbon_tls(tls: &proto::CarbonTls, address: &Address) -> CarbonTls {
+    CarbonTls {
+        ca: pem(&tls.ca),
+        identity: tls.identity.as_ref().map(identity),
+        server_name: match tls.server_name.as_str() {
+            "" => address.host.clone(),
+            name => name.to_owned(),
+        },
+    }
+}
+
+fn identity(identity: &proto::Identity) -> Identity {
+    Identity {
+        certificate: identity.certificate.as_slice().into(),
+        key: identity.key.as_slice().into(),
+    }
+}
+
+// Empty is none.
+fn pem(text: &[u8]) -> Option<Pem> {
+    (!text.is_empty()).then(|| text.into())
 }
 
 fn path(object: &ObjectRef) -> Arc<str> {

@@ -26,6 +26,10 @@ fn all_errors_are_reported_at_once_with_their_objects_and_fields() {
                 connections_max: 0,
                 ..listener("x", 70000, 64)
             },
+            proto::Listener {
+                tls: Some(proto::ListenerTls::default()),
+                ..listener("y", 2004, 64)
+            },
         ],
         blocklists: vec![proto::Blocklist {
             source: Some(ObjectRef::new("Blocklist", "d", "b")),
@@ -67,6 +71,7 @@ fn all_errors_are_reported_at_once_with_their_objects_and_fields() {
             "Relay d/edge: listeners[x].port: 70000 is not a port: use 1 to 65535",
             "Relay d/edge: listeners[x].maxConnections: 0 lets nobody in: use at least 1",
             "Relay d/edge: listeners[x].plaintext: no protocol is named: set plaintext",
+            "Relay d/edge: listeners[y].tls.certificate: there is none: name its Secret",
             "Blocklist d/b: entries[1]: no condition is set, which would drop every line: set at least one",
             "Blocklist d/b: entries[2].regex: '(' is not a regular expression: unclosed group at character 1: add a ')', or write \\( for the byte itself",
             "Destination d/a: metadata.name: the destination is there twice: names and ids are unique",
@@ -81,7 +86,7 @@ fn all_errors_are_reported_at_once_with_their_objects_and_fields() {
             "Route d/s: destinations: the route goes nowhere: name at least one destination",
         ]
     );
-    assert_eq!(errors[7].kind, LoadErrorKind::InvalidPattern);
+    assert_eq!(errors[8].kind, LoadErrorKind::InvalidPattern);
     assert_eq!(errors[0].kind, LoadErrorKind::UnsupportedValue);
 }
 
@@ -144,6 +149,7 @@ fn listener(name: &str, port: u32, line_bytes_max: u32) -> proto::Listener {
         port,
         connections_max: 1,
         protocol: Some(proto::listener::Protocol::Plaintext(plaintext)),
+        tls: None,
     }
 }
 
@@ -159,6 +165,7 @@ fn carbon(name: &str, address: &str) -> proto::Destination {
             address: address.into(),
             connect_timeout_ms: 1,
             write_timeout_ms: 1,
+            tls: None,
         })),
         ..proto::Destination::default()
     }
@@ -260,4 +267,133 @@ fn rewriters_and_aggregators_are_checked_field_by_field() {
             "Aggregator d/definition: percentileDefinition: 'R5' is not a definition: use R6, R7 or NearestRank",
         ]
     );
+}
+
+fn identity(certificate: &str, key: &str) -> Option<proto::Identity> {
+    Some(proto::Identity {
+        certificate: certificate.into(),
+        key: key.into(),
+    })
+}
+
+fn tls_destination(address: &str, tls: proto::CarbonTls) -> proto::Destination {
+    let mut destination = carbon("a", address);
+    if let Some(proto::destination::Endpoint::Carbon(carbon)) = &mut destination.endpoint {
+        carbon.tls = Some(tls);
+    }
+    destination
+}
+
+fn endpoint(address: &str, tls: proto::CarbonTls) -> Endpoint {
+    let snapshot = Snapshot {
+        schema: 1,
+        destinations: vec![tls_destination(address, tls)],
+        ..Snapshot::default()
+    };
+    Table::load(&snapshot).unwrap().destinations[0]
+        .endpoint
+        .clone()
+}
+
+#[test]
+fn what_tls_is_made_of_is_carried_and_never_shown() {
+    let listener = proto::Listener {
+        tls: Some(proto::ListenerTls {
+            identity: identity("chain", "hush"),
+            client_ca: "clients".into(),
+        }),
+        ..listener("plain", 2003, 64)
+    };
+    let tls = proto::CarbonTls {
+        ca: "servers".into(),
+        identity: identity("chain", "hush"),
+        server_name: String::new(),
+    };
+    let snapshot = Snapshot {
+        schema: 1,
+        listeners: vec![listener],
+        destinations: vec![tls_destination("[::1]:2003", tls)],
+        ..Snapshot::default()
+    };
+    let table = Table::load(&snapshot).unwrap();
+    let identity = Identity {
+        certificate: b"chain".as_slice().into(),
+        key: b"hush".as_slice().into(),
+    };
+    assert_eq!(
+        table.listeners()[0].tls,
+        Some(ListenerTls {
+            identity: identity.clone(),
+            client_ca: Some(b"clients".as_slice().into()),
+        })
+    );
+    let Endpoint::Carbon { tls, .. } = &table.destinations()[0].endpoint else {
+        panic!("it is a carbon server")
+    };
+    assert_eq!(
+        *tls,
+        Some(CarbonTls {
+            ca: Some(b"servers".as_slice().into()),
+            identity: Some(identity.clone()),
+            server_name: "::1".into(),
+        })
+    );
+    assert_eq!(
+        format!("{identity:?}"),
+        "Identity { certificate: Pem(5 bytes), key: Pem(4 bytes) }"
+    );
+    let hush = format!("{:?}", b"hush".as_slice());
+    let shown = format!("{snapshot:?} {table:?}");
+    for secret in ["hush", &hush[1..hush.len() - 1]] {
+        assert!(!shown.contains(secret), "{shown}");
+    }
+}
+
+#[test]
+fn renewed_certificates_leave_connections_alone_and_nothing_else_does() {
+    let tls = proto::CarbonTls {
+        ca: "ca".into(),
+        identity: identity("chain", "key"),
+        server_name: "a".into(),
+    };
+    let before = endpoint("a:1", tls.clone());
+    let renewed = proto::CarbonTls {
+        ca: "other ca".into(),
+        identity: identity("other chain", "other key"),
+        ..tls.clone()
+    };
+    let after = endpoint("a:1", renewed.clone());
+    assert_ne!(before, after);
+    assert!(before.is_renewed_by(&after));
+    for (address, tls) in [
+        ("b:1", renewed.clone()),
+        (
+            "a:1",
+            proto::CarbonTls {
+                server_name: "b".into(),
+                ..tls.clone()
+            },
+        ),
+        (
+            "a:1",
+            proto::CarbonTls {
+                ca: Vec::new(),
+                ..tls.clone()
+            },
+        ),
+        (
+            "a:1",
+            proto::CarbonTls {
+                identity: None,
+                ..tls
+            },
+        ),
+    ] {
+        let other = endpoint(address, tls);
+        assert!(!before.is_renewed_by(&other), "{other:?}");
+    }
+    let file = Endpoint::File {
+        path: "/tmp/x".into(),
+    };
+    assert!(!before.is_renewed_by(&file));
 }

@@ -79,6 +79,9 @@ pub struct Listener {
     /// Connections beyond this are closed at once and counted. At least 1.
     #[prost(uint32, tag = "3")]
     pub connections_max: u32,
+    /// Absent: connections are not encrypted.
+    #[prost(message, optional, tag = "5")]
+    pub tls: ::core::option::Option<ListenerTls>,
     #[prost(oneof = "listener::Protocol", tags = "4")]
     pub protocol: ::core::option::Option<listener::Protocol>,
 }
@@ -89,6 +92,27 @@ pub mod listener {
         #[prost(message, tag = "4")]
         Plaintext(super::Plaintext),
     }
+}
+/// How a listener speaks TLS.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListenerTls {
+    /// What the relay shows of itself.
+    #[prost(message, optional, tag = "1")]
+    pub identity: ::core::option::Option<Identity>,
+    /// PEM: clients must show a certificate that one of these signed. Empty: they are asked for none.
+    #[prost(bytes = "vec", tag = "2")]
+    pub client_ca: ::prost::alloc::vec::Vec<u8>,
+}
+/// A certificate with its key. Its Debug shows no content.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct Identity {
+    /// PEM: the certificate, then those that lead to its CA.
+    #[prost(bytes = "vec", tag = "1")]
+    pub certificate: ::prost::alloc::vec::Vec<u8>,
+    /// PEM, not encrypted.
+    #[prost(bytes = "vec", tag = "2")]
+    pub key: ::prost::alloc::vec::Vec<u8>,
 }
 /// Graphite's line protocol: `name value timestamp`, ended by a newline.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -319,6 +343,22 @@ pub struct Carbon {
     /// A connection that took no byte for this long is given up.
     #[prost(uint64, tag = "3")]
     pub write_timeout_ms: u64,
+    /// Absent: the connection is not encrypted.
+    #[prost(message, optional, tag = "4")]
+    pub tls: ::core::option::Option<CarbonTls>,
+}
+/// How a carbon server is spoken to over TLS.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CarbonTls {
+    /// PEM: the server's certificate must lead to one of these. Empty: to one that the relay's system trusts.
+    #[prost(bytes = "vec", tag = "1")]
+    pub ca: ::prost::alloc::vec::Vec<u8>,
+    /// What the relay shows of itself, if the server asks. Absent: nothing.
+    #[prost(message, optional, tag = "2")]
+    pub identity: ::core::option::Option<Identity>,
+    /// The name that the server's certificate must have. Empty: the address's host.
+    #[prost(string, tag = "3")]
+    pub server_name: ::prost::alloc::string::String,
 }
 /// A file that lines are appended to.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

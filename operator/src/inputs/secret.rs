@@ -1,0 +1,133 @@
+//! What is read of Secrets: certificates and keys, and of no other Secret than those that a resource refers to.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use crds::{Destination, Relay, SecretRef};
+use k8s_openapi::ByteString;
+use kube::ResourceExt as _;
+
+use super::Objects;
+
+/// Which Secret. Displays as `Secret default/relay-tls`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SecretName {
+    /// The Secret's namespace.
+    pub namespace: String,
+    /// The Secret's name.
+    pub name: String,
+}
+
+impl fmt::Display for SecretName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Secret {}/{}", self.namespace, self.name)
+    }
+}
+
+/// The keys of a Secret that TLS is made of. Its `Debug` shows no content.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secret(BTreeMap<&'static str, Vec<u8>>);
+
+/// All keys that are read of a Secret.
+const KEYS: [&str; 3] = [relay_tls::CERTIFICATE, relay_tls::KEY, relay_tls::CA];
+
+impl Secret {
+    /// Takes what is needed from a Secret.
+    pub fn of(object: &k8s_openapi::api::core::v1::Secret) -> Self {
+        let data = object.data.iter().flatten();
+        let mut entries: BTreeMap<&str, &[u8]> = data
+            .map(|(key, ByteString(value))| (key.as_str(), value.as_slice()))
+            .collect();
+        // As the API server merges it.
+        let text = object.string_data.iter().flatten();
+        entries.extend(text.map(|(key, value)| (key.as_str(), value.as_bytes())));
+        let kept = KEYS.into_iter().filter_map(|key| {
+            let value = entries.get(key)?;
+            Some((key, value.to_vec()))
+        });
+        Self(kept.collect())
+    }
+
+    /// What stands under a key.
+    pub fn get(&self, key: &str) -> Option<&[u8]> {
+        self.0.get(key).map(Vec::as_slice)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+impl Objects {
+    /// The Secrets that resources refer to, whether they exist or not.
+    pub fn secrets_wanted(&self) -> BTreeSet<SecretName> {
+        let relays = self.relays.iter().flat_map(|relay| {
+            let namespace = relay.namespace().unwrap_or_default();
+            of_relay(relay).map(move |reference| (namespace.clone(), reference))
+        });
+        let destinations = self.destinations.iter().flat_map(|destination| {
+            let namespace = destination.namespace().unwrap_or_default();
+            of_destination(destination).map(move |reference| (namespace.clone(), reference))
+        });
+        relays
+            .chain(destinations)
+            .map(|(namespace, reference)| SecretName {
+                namespace,
+                name: reference.name.clone(),
+            })
+            .collect()
+    }
+}
+
+fn of_relay(relay: &Relay) -> impl Iterator<Item = &SecretRef> {
+    let tls = relay.spec.listeners.iter();
+    let tls = tls.filter_map(|listener| listener.tls.as_ref());
+    tls.flat_map(|tls| [Some(&tls.certificate), tls.client_ca.as_ref()])
+        .flatten()
+}
+
+fn of_destination(destination: &Destination) -> impl Iterator<Item = &SecretRef> {
+    let tls = destination
+        .spec
+        .carbon
+        .iter()
+        .filter_map(|carbon| carbon.tls.as_ref());
+    tls.flat_map(|tls| [tls.ca.as_ref(), tls.certificate.as_ref()])
+        .flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_tls_is_made_of_is_kept_and_not_shown() {
+        let object = serde_saphyr::from_str(
+            "
+apiVersion: v1
+kind: Secret
+metadata: {name: a}
+data: {tls.crt: aHVzaA==, tls.key: aHVzaA==, password: aHVzaA==}
+stringData: {tls.key: quiet}
+",
+        );
+        let secret = Secret::of(&object.unwrap());
+        assert_eq!(
+            (
+                secret.get("tls.crt"),
+                secret.get("tls.key"),
+                secret.get("ca.crt"),
+                secret.get("password")
+            ),
+            (
+                Some(b"hush".as_slice()),
+                Some(b"quiet".as_slice()),
+                None,
+                None
+            )
+        );
+        assert_eq!(format!("{secret:?}"), r#"{"tls.crt", "tls.key"}"#);
+    }
+}
