@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 use tokio::runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
@@ -83,7 +84,7 @@ pub(crate) fn main(args: Args) -> anyhow::Result<ExitCode> {
 async fn run(args: &Args) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let schemas = Schemas::new()?;
+    let schemas = Arc::new(Schemas::new()?);
     let (watcher, changes) = watch(&args.directory)?;
     let admin = bind_admin(args.admin_address).await?;
     let relay = Relay::start(
@@ -135,7 +136,7 @@ async fn run(args: &Args) -> anyhow::Result<()> {
 
 struct Follower<'a> {
     args: &'a Args,
-    schemas: Schemas,
+    schemas: Arc<Schemas>,
     relay: Relay,
     // The files as they were last read, good or not.
     seen: Option<Files>,
@@ -152,7 +153,10 @@ impl Follower<'_> {
         if self.seen.as_ref() == Some(&files) {
             return Ok(true);
         }
-        let checked = check(&files, &self.schemas);
+        // Connections are accepted meanwhile.
+        let schemas = Arc::clone(&self.schemas);
+        let checking = spawn_blocking(move || (check(&files, &schemas), files));
+        let (checked, files) = checking.await.context("the check died")?;
         self.seen = Some(files);
         let compiled = match checked {
             Ok(checked) => {
@@ -178,7 +182,11 @@ impl Follower<'_> {
         };
         let applied = match self.relay.version() == Some(fleet.version) {
             true => Ok(()),
-            false => self.relay.apply(&fleet.snapshot, fleet.version).await,
+            false => {
+                self.relay
+                    .apply(fleet.snapshot.clone(), fleet.version)
+                    .await
+            }
         };
         self.say(
             &compiled.verdicts,

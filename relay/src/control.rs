@@ -44,14 +44,17 @@ pub(crate) struct Offered {
     pub(crate) snapshot: Snapshot,
     pub(crate) version: Version,
     pub(crate) encoded: Bytes,
-    reply: oneshot::Sender<Result<(), Vec<ObjectError>>>,
+    pub(crate) reply: Reply,
 }
 
-impl Offered {
+/// Who waits to hear what became of an offer.
+pub(crate) struct Reply(oneshot::Sender<Result<(), Vec<ObjectError>>>);
+
+impl Reply {
     /// Says what became of it.
-    pub(crate) fn answer(self, applied: Result<(), Vec<ObjectError>>) {
+    pub(crate) fn send(self, applied: Result<(), Vec<ObjectError>>) {
         // If the stream is gone by now, the next hello tells the operator as well.
-        drop(self.reply.send(applied));
+        drop(self.0.send(applied));
     }
 }
 
@@ -169,7 +172,7 @@ impl Client {
                     snapshot,
                     version,
                     encoded,
-                    reply,
+                    reply: Reply(reply),
                 };
                 let stopping = || Status::new(Code::Cancelled, "the relay stops");
                 self.offers.send(offered).await.map_err(|_| stopping())?;

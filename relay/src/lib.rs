@@ -39,7 +39,7 @@ use arc_swap::ArcSwap;
 use relay_engine::{Explanation, Moment, Table};
 use relay_proto::{ObjectError, ObjectRef, Snapshot, Version};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
@@ -48,6 +48,7 @@ pub use clock::now;
 pub use config::{Config, RelayName, one_per_core};
 
 use crate::aggregates::{Checkpoint, Flusher};
+use crate::control::Offered;
 use crate::destinations::Registry;
 use crate::destinations::queue::Queue;
 use crate::listen::{Listeners, Listening};
@@ -183,13 +184,14 @@ impl Relay {
         })
     }
 
-    /// Runs on `snapshot` from now on. Connections, listeners and queues that it does not concern are not touched.
+    /// Runs on `snapshot` from now on: when this resolves, every data thread does. Connections, listeners and queues that it
+    /// does not concern are not touched, and lines flow on meanwhile: tables are made and let go of beside the data threads.
     ///
     /// # Errors
     /// Why it was refused, by the resource that caused it. Nothing has changed then.
     pub async fn apply(
         &mut self,
-        snapshot: &Snapshot,
+        snapshot: Snapshot,
         version: Version,
     ) -> Result<(), Vec<ObjectError>> {
         let applied = self.try_apply(snapshot, version).await;
@@ -208,24 +210,27 @@ impl Relay {
 
     async fn try_apply(
         &mut self,
-        snapshot: &Snapshot,
+        snapshot: Snapshot,
         version: Version,
     ) -> Result<(), Vec<ObjectError>> {
-        let table = Table::load(snapshot).map_err(|errors| {
-            let say = |error: relay_engine::LoadError| ObjectError {
-                source: Some(error.object),
-                field: error.field,
-                message: error.message,
-            };
-            errors.into_iter().map(say).collect::<Vec<_>>()
-        })?;
+        let relay = snapshot.relay.clone();
+        let table = elsewhere(move || Table::load(&snapshot))
+            .await
+            .map_err(|errors| {
+                let say = |error: relay_engine::LoadError| ObjectError {
+                    source: Some(error.object),
+                    field: error.field,
+                    message: error.message,
+                };
+                errors.into_iter().map(say).collect::<Vec<_>>()
+            })?;
         let prepared = self
             .listeners
             .prepare(table.listeners(), self.listen_address)
             .map_err(|error| {
                 let field = format!("listeners[{}].{}", error.listener, error.source.field());
                 vec![ObjectError {
-                    source: snapshot.relay.clone(),
+                    source: relay,
                     field,
                     message: error.source.to_string(),
                 }]
@@ -250,12 +255,15 @@ impl Relay {
         for sender in new {
             self.workers.send(sender).await;
         }
-        self.plan.store(Arc::new(Plan {
+        let before = self.plan.swap(Arc::new(Plan {
             table,
             producers,
             version: Some(version),
         }));
         self.restore_buckets().await;
+        self.workers.adopt_plan().await;
+        // No data thread has it any more, so none has to take a large table apart.
+        elsewhere(move || drop(before)).await;
         self.listeners
             .commit(prepared, &self.workers, &self.connections.open);
         self.view.shown().listeners = self.listeners.active();
@@ -359,6 +367,16 @@ impl Relay {
     }
 }
 
+// Does what takes long on a thread that may be busy.
+async fn elsewhere<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        // The runtime is going down, and this task with it.
+        Err(_) => std::future::pending().await,
+    }
+}
+
 impl View {
     /// Whether this relay takes lines: it has a snapshot and is not on its way out.
     pub fn is_ready(&self) -> bool {
@@ -406,7 +424,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
     if let Some((snapshot, version)) = last_good.load()? {
         info!(%version, "starting on the last good snapshot");
         // A refusal is logged by `apply`; the operator has a better one, and until then this relay is not ready.
-        drop(relay.apply(&snapshot, version).await);
+        drop(relay.apply(snapshot, version).await);
     }
     let relay_ref = ObjectRef::new("Relay", &config.relay.namespace, &config.relay.name);
     let (client, mut offers) = control::Client::new(&config.operator, relay_ref, &config.pod)?;
@@ -419,12 +437,12 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
             served = &mut admin => return served.context("the admin port ended"),
             () = &mut client => anyhow::bail!("the operator's client ended"),
             () = relay.failed() => anyhow::bail!("a data thread ended"),
-            Some(offer) = offers.recv() => {
-                let applied = relay.apply(&offer.snapshot, offer.version).await;
-                if applied.is_ok() && let Err(error) = last_good.save(&offer.encoded) {
+            Some(Offered { snapshot, version, encoded, reply }) = offers.recv() => {
+                let applied = relay.apply(snapshot, version).await;
+                if applied.is_ok() && let Err(error) = last_good.save(&encoded) {
                     warn!(%error, "cannot save the snapshot; a restart without an operator would begin on an older one");
                 }
-                offer.answer(applied);
+                reply.send(applied);
             }
         }
     }

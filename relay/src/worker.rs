@@ -76,6 +76,8 @@ struct Thread {
 enum Job {
     Serve(Accepted),
     Send(Box<Sender>),
+    /// Go over to the plan in force, and say when that is done.
+    Adopt(oneshot::Sender<()>),
     /// Give the buckets that are due at a second since 1970, or all.
     Take(Option<u32>, oneshot::Sender<Share>),
     /// Take up buckets; tell how many points had no room.
@@ -171,6 +173,11 @@ impl Workers {
         self.hand(thread, Job::Send(Box::new(sender))).await;
     }
 
+    /// Resolves when no thread holds a plan from before this was called.
+    pub(crate) async fn adopt_plan(&self) {
+        self.ask(Job::Adopt).await;
+    }
+
     /// What each thread has counted.
     pub(crate) fn counts(&self) -> Vec<Counts> {
         self.0
@@ -190,18 +197,23 @@ impl Workers {
     }
 
     async fn take(&self, due: Option<u32>) -> Vec<Share> {
+        self.ask(|reply| Job::Take(due, reply)).await
+    }
+
+    // Asks every thread, and waits for all answers.
+    async fn ask<T: Default>(&self, job: impl Fn(oneshot::Sender<T>) -> Job) -> Vec<T> {
         let mut answers = Vec::with_capacity(self.0.len());
         for thread in self.0.iter() {
             let (reply, answer) = oneshot::channel();
-            self.hand(thread, Job::Take(due, reply)).await;
+            self.hand(thread, job(reply)).await;
             answers.push(answer);
         }
-        let mut shares = Vec::with_capacity(answers.len());
+        let mut given = Vec::with_capacity(answers.len());
         for answer in answers {
             // A thread that is gone ends the process.
-            shares.push(answer.await.unwrap_or_default());
+            given.push(answer.await.unwrap_or_default());
         }
-        shares
+        given
     }
 
     /// Has buckets taken up by one thread. Returns how many points had no room.
@@ -245,6 +257,12 @@ impl Bench {
                 counts.insert(Arc::clone(listener), tally.clone());
             }
         }
+    }
+
+    // A plan is not held between two jobs, nor between two blocks of lines.
+    fn adopt_plan(&self) {
+        let engine = &mut self.scratch.borrow_mut().engine;
+        engine.adopt(&self.plan.load().table);
     }
 
     /// Resolves when the relay has come to `phase`.
@@ -316,6 +334,10 @@ async fn work(bench: Rc<Bench>, mut inbox: mpsc::Receiver<Job>) {
                 Some(Job::Send(sender)) => {
                     let bench = Rc::clone(&bench);
                     tasks.spawn_local(async move { send(*sender, &bench).await });
+                }
+                Some(Job::Adopt(reply)) => {
+                    bench.adopt_plan();
+                    answer(reply, ());
                 }
                 Some(Job::Take(due, reply)) => {
                     let bench = Rc::clone(&bench);

@@ -17,9 +17,11 @@ pub(crate) struct Case {
     pub lines: u64,
     /// The rules, after the relay's own frame; `None` if this relay cannot say them.
     pub rules: fn(Relay) -> Option<String>,
+    /// Whether a rule changes once a second while lines are sent, by [`edit`].
+    pub is_edited: bool,
 }
 
-pub(crate) const CASES: [Case; 7] = [
+pub(crate) const CASES: [Case; 9] = [
     Case {
         name: "A",
         title: "one route, one destination",
@@ -29,6 +31,7 @@ pub(crate) const CASES: [Case; 7] = [
         load: Load::Flood,
         lines: 10_000_000,
         rules: one_route,
+        is_edited: false,
     },
     Case {
         name: "B",
@@ -39,6 +42,7 @@ pub(crate) const CASES: [Case; 7] = [
         load: Load::Flood,
         lines: 10_000_000,
         rules: |relay| hashed_route(relay, 8),
+        is_edited: false,
     },
     Case {
         name: "C",
@@ -49,6 +53,7 @@ pub(crate) const CASES: [Case; 7] = [
         load: Load::Flood,
         lines: 10_000_000,
         rules: |relay| regex_routes(relay, 200),
+        is_edited: false,
     },
     Case {
         name: "D",
@@ -58,10 +63,8 @@ pub(crate) const CASES: [Case; 7] = [
         copies: 1,
         load: Load::Flood,
         lines: 10_000_000,
-        rules: |relay| match relay {
-            Relay::CarbonC => None, // would take an hour
-            Relay::HaProxy | Relay::Carbonway => regex_routes(relay, 10_000),
-        },
+        rules: many_regex_routes,
+        is_edited: false,
     },
     Case {
         name: "E",
@@ -72,6 +75,7 @@ pub(crate) const CASES: [Case; 7] = [
         load: Load::FloodOfNewNames,
         lines: 5_000_000,
         rules: |relay| regex_routes(relay, 200),
+        is_edited: false,
     },
     Case {
         name: "F",
@@ -82,6 +86,7 @@ pub(crate) const CASES: [Case; 7] = [
         load: Load::FloodOfNow,
         lines: 10_000_000,
         rules: aggregate,
+        is_edited: false,
     },
     Case {
         name: "latency",
@@ -94,6 +99,33 @@ pub(crate) const CASES: [Case; 7] = [
         },
         lines: 2_000_000,
         rules: one_route,
+        is_edited: false,
+    },
+    Case {
+        name: "steady",
+        title: "10,000 regex routes at 200,000 lines per second",
+        goal: "99 % within 5 ms",
+        sinks: 2,
+        copies: 1,
+        load: Load::Paced {
+            lines_per_slice: 50,
+        },
+        lines: 2_000_000,
+        rules: many_regex_routes,
+        is_edited: false,
+    },
+    Case {
+        name: "swap",
+        title: "the same, while one of the routes changes every second and all are loaded anew",
+        goal: "no pause that a sender could see",
+        sinks: 2,
+        copies: 1,
+        load: Load::Paced {
+            lines_per_slice: 50,
+        },
+        lines: 2_000_000,
+        rules: many_regex_routes,
+        is_edited: true,
     },
 ];
 
@@ -164,6 +196,18 @@ fn regex_routes(relay: Relay, misses: usize) -> Option<String> {
         Relay::Carbonway => carbonway_route("rest", 0, "", "sink0"),
     };
     Some(rules)
+}
+
+fn many_regex_routes(relay: Relay) -> Option<String> {
+    match relay {
+        Relay::CarbonC => None, // would take an hour
+        Relay::HaProxy | Relay::Carbonway => regex_routes(relay, 10_000),
+    }
+}
+
+/// A rule of Carbonway's that no line meets, another one for each number.
+pub(crate) fn edit(number: usize) -> String {
+    carbonway_route("edited", 2, &format!("^edit{number}\\."), "sink0")
 }
 
 // By datacentre, role and leaf. What is not aggregated, which is the first line that tells that the relay is up, is routed.

@@ -5,6 +5,7 @@ use std::{
     io::{Read as _, Write as _},
     net::TcpStream,
     path::Path,
+    sync::mpsc::{self, RecvTimeoutError},
     thread,
     time::{Duration, Instant},
 };
@@ -24,6 +25,8 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 const QUIET: Duration = Duration::from_secs(3);
 // When the last buckets of case F have been sent, after the last line.
 const BUCKETS_SENT: Duration = Duration::from_secs(14);
+// Rules are edited this often, where they are.
+const EDIT_EVERY: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(2);
 
 /// What one round gave.
@@ -35,6 +38,8 @@ pub(crate) struct Run {
     pub peak_rss_mib: f64,
     /// From when a line was due to be sent; at a pace only.
     pub latency: Option<Latency>,
+    /// How often it went over to another table; where rules are edited only.
+    pub swaps: Option<u64>,
     /// What a relay must never do, in words.
     pub problems: Vec<String>,
 }
@@ -57,7 +62,10 @@ pub(crate) fn measure(
 
     let cpu_before = process.cpu()?;
     let start = Instant::now();
-    let sent = load::send(RELAY, case.load, lines, epoch)?;
+    let sent = match case.is_edited {
+        false => load::send(RELAY, case.load, lines, epoch)?,
+        true => edited_meanwhile(relay, dir, || load::send(RELAY, case.load, lines, epoch))?,
+    };
     let sent_in = start.elapsed();
     let due = sent * case.copies;
     if case.copies == 0 {
@@ -93,6 +101,11 @@ pub(crate) fn measure(
         lost_percent: Some(100.0 * due.lines.saturating_sub(got.lines) as f64 / due.lines as f64),
         peak_rss_mib: process.peak_rss_mib()?,
         latency: sinks.latency(),
+        swaps: match case.is_edited {
+            false => None,
+            // The first table was nothing's successor.
+            true => Some(scrape()?["carbonway_snapshots_applied_total"] - 1),
+        },
         problems: problems
             .into_iter()
             .map(|problem| format!("case {}, {}: {problem}", case.name, relay.name()))
@@ -135,7 +148,29 @@ fn aggregated(
         lost_percent,
         peak_rss_mib: process.peak_rss_mib()?,
         latency: None,
+        swaps: None,
         problems,
+    })
+}
+
+/// Changes a rule once in [`EDIT_EVERY`] until `send` is done.
+fn edited_meanwhile<T>(relay: Relay, dir: &Path, send: impl FnOnce() -> Result<T>) -> Result<T> {
+    let (done, is_done) = mpsc::channel::<()>();
+    thread::scope(|scope| {
+        let editor = scope.spawn(move || {
+            let mut number = 0;
+            while is_done.recv_timeout(EDIT_EVERY) == Err(RecvTimeoutError::Timeout) {
+                number += 1;
+                relay.edit(number, dir)?;
+            }
+            Ok(())
+        });
+        let sent = send();
+        drop(done);
+        editor
+            .join()
+            .expect("an editor does not panic")
+            .and_then(|()| sent)
     })
 }
 

@@ -9,7 +9,10 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use crate::{cases::Case, sink::Sinks};
+use crate::{
+    cases::{self, Case},
+    sink::Sinks,
+};
 
 // An address of their own, so that nothing else on the machine is in the way.
 const RELAY_HOST: Ipv4Addr = Ipv4Addr::new(127, 77, 0, 1);
@@ -93,6 +96,9 @@ impl Relay {
             config = config.replace(&format!("{{sink{index}}}"), &address.to_string());
         }
         let config_dir = dir.join(self.name());
+        if config_dir.exists() {
+            fs::remove_dir_all(&config_dir)?;
+        }
         fs::create_dir_all(&config_dir)?;
         let path = config_dir.join("bench.yaml");
         fs::write(&path, config).with_context(|| format!("cannot write {}", path.display()))?;
@@ -115,6 +121,13 @@ impl Relay {
                 .args(["--admin-address", &ADMIN.to_string()]),
         };
         Ok(command)
+    }
+
+    /// Changes a rule of the case that was last written into `dir`.
+    pub(crate) fn edit(self, number: usize, dir: &Path) -> Result<()> {
+        let path = dir.join(self.name()).join("edit.yaml");
+        fs::write(&path, cases::edit(number))
+            .with_context(|| format!("cannot write {}", path.display()))
     }
 
     // What every case has in common: the listener, and the sinks by name where the rules need them.

@@ -21,7 +21,7 @@ struct Figure {
     of: fn(&Run) -> Option<f64>,
 }
 
-const FIGURES: [Figure; 7] = [
+const FIGURES: [Figure; 8] = [
     Figure {
         name: "CPU, ns per line",
         key: "cpu_ns_per_line",
@@ -63,6 +63,12 @@ const FIGURES: [Figure; 7] = [
         key: "latency_max_ms",
         decimals: 2,
         of: |run| Some(run.latency?.max_ms),
+    },
+    Figure {
+        name: "tables swapped",
+        key: "swaps",
+        decimals: 0,
+        of: |run| Some(run.swaps? as f64),
     },
 ];
 
