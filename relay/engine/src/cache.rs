@@ -59,9 +59,10 @@ pub(crate) struct NameCache {
     hasher: foldhash::quality::RandomState,
 }
 
-// Names whose hashes lead to the same place. What a look-up reads first stands first, in one cache line.
+// Names whose hashes lead to the same place. Laid out as declared: what a look-up reads first is in one cache line, and what
+// it reads then in the other one that a set begins.
 #[derive(Debug, Default)]
-#[repr(align(64))]
+#[repr(C, align(128))]
 struct Set {
     tags: [u32; WAYS],
     decisions: [Decision; WAYS],

@@ -6,6 +6,9 @@
 /// How many bytes [`classify`] looks at.
 pub(crate) const TAIL_BYTES: usize = 32;
 
+#[cfg(target_arch = "x86_64")]
+const CACHE_LINE_BYTES: usize = 64;
+
 /// Where the bytes of a class stand: bit `i` is byte `i`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Classes {
@@ -52,13 +55,16 @@ fn classify_by_sse2(bytes: &[u8; TAIL_BYTES]) -> Classes {
     }
 }
 
-/// Asks for the cache line of `items[index]`, if there is such an item. Changes nothing but the time that reading it takes.
+/// Asks for the cache lines of `items[index]`, if there is such an item. Changes nothing but the time that reading it takes.
 pub(crate) fn prefetch<T>(items: &[T], index: usize) {
     #[cfg(target_arch = "x86_64")]
     if let Some(item) = items.get(index) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a prefetch reads nothing that a program could see, and the address is that of a live item.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(item).cast()) }
+        let start: *const i8 = std::ptr::from_ref(item).cast();
+        for offset in (0..size_of::<T>()).step_by(CACHE_LINE_BYTES) {
+            // SAFETY: a prefetch reads nothing that a program could see, and the address is within a live item.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(start.add(offset)) }
+        }
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _unused = (items, index);

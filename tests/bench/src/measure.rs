@@ -167,10 +167,7 @@ fn edited_meanwhile<T>(relay: Relay, dir: &Path, send: impl FnOnce() -> Result<T
         });
         let sent = send();
         drop(done);
-        editor
-            .join()
-            .expect("an editor does not panic")
-            .and_then(|()| sent)
+        editor.join().expect("an editor does not panic").and(sent)
     })
 }
 
