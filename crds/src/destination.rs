@@ -108,7 +108,10 @@ pub struct File {
 pub struct Queue {
     /// The bytes that may wait; at least 64Ki.
     pub max_bytes: Size,
-    /// What happens to a line for a full queue.
+    /// What happens to a line for a full queue. Spool: it waits on disk, as does what waited in memory for longer than
+    /// spool.sync.interval; a relay without a place for spools drops it and counts it. DropNewest: it is dropped and counted.
+    /// DropOldest: those that waited longest are dropped and counted. Block: the connection that brought it waits until there
+    /// is room, and so does its sender.
     pub when_full: WhenFull,
 }
 
@@ -121,10 +124,7 @@ impl Default for Queue {
     }
 }
 
-/// What happens to a line for a full queue. Spool: it waits on disk, as does what waited in memory for longer than
-/// spool.sync.interval; a relay without a place for spools drops it and counts it. DropNewest: it is dropped and counted.
-/// DropOldest: those that waited longest are dropped and counted. Block: the connection that brought it waits until there is
-/// room, and so does its sender.
+/// What happens to a line for a full queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum WhenFull {
     Spool,

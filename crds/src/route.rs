@@ -64,13 +64,15 @@ pub struct RouteSpec {
     /// Which lines. Default: all.
     #[serde(default, rename = "match")]
     pub matches: Match,
-    /// Whether routes after this one see a line that this one took.
+    /// Whether routes after this one see a line that this one took. Continue: they do. Stop: they do not.
     #[serde(default)]
     pub on_match: OnMatch,
     /// True: sees only lines that no other route took (a default route).
     #[serde(default)]
     pub unmatched_only: bool,
-    /// Which of the destinations get a line.
+    /// Which of the destinations get a line. All: every one that matches. FirstMatch: the first that matches. RoundRobin: of
+    /// those that match, the next one for each line. Failover: of those that match, the first that takes lines; it gets them
+    /// back once it has been up for a while. ConsistentHash: those that own the series.
     #[serde(default)]
     pub distribution: Distribution,
     /// How ConsistentHash shares series out.
@@ -108,13 +110,17 @@ pub struct Target {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ConsistentHash {
-    /// Whose way it is. Series go where that relay sends them.
+    /// Whose way it is: series go where that relay sends them. Carbon: carbon_ch of carbon. CarbonRelayNg, CarbonRelayNgV2:
+    /// consistentHashing and consistentHashing-v2 of carbon-relay-ng. CarbonCRelay, Fnv1aCRelay, JumpFnv1a: carbon_ch, fnv1a_ch
+    /// and jump_fnv1a_ch of carbon-c-relay. Fnv1aCarbon: fnv1a_ch of carbon. Rendezvous: one that moves the fewest series when
+    /// destinations change.
     pub algorithm: Algorithm,
     /// How many destinations own a series.
     #[schemars(range(min = 1, max = 16))]
     pub replication_factor: i32,
-    /// What of a series is hashed. Default: what the algorithm's own relay hashes, which is the part before the first ; for
-    /// CarbonCRelay, Fnv1aCRelay and JumpFnv1a, and the series with its tags for the others.
+    /// What of a series is hashed. Series: all of it, with its tags. Name: the part before the first ;. Normalised: all of it,
+    /// tags sorted as Graphite does. Default: what the algorithm's own relay hashes, which is Name for CarbonCRelay, Fnv1aCRelay
+    /// and JumpFnv1a, and Series for the others.
     // Not as an Option: that puts a null among the values, and kubectl refuses such a CRD.
     #[schemars(with = "HashKey")]
     pub hash_key: Option<HashKey>,
@@ -134,9 +140,7 @@ impl Default for ConsistentHash {
     }
 }
 
-/// A way to share series out. Carbon: carbon_ch of carbon. CarbonRelayNg, CarbonRelayNgV2: consistentHashing and
-/// consistentHashing-v2 of carbon-relay-ng. CarbonCRelay, Fnv1aCRelay, JumpFnv1a: carbon_ch, fnv1a_ch and jump_fnv1a_ch of
-/// carbon-c-relay. Fnv1aCarbon: fnv1a_ch of carbon. Rendezvous: one that moves the fewest series when destinations change.
+/// A way to share series out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Algorithm {
     #[default]
@@ -166,8 +170,7 @@ impl Algorithm {
     }
 }
 
-/// What of a series is hashed. Series: all of it, with its tags. Name: the part before the first ;. Normalised: all of it,
-/// tags sorted as Graphite does.
+/// What of a series is hashed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum HashKey {
     Series,
@@ -194,9 +197,7 @@ pub enum OnMatch {
     Stop,
 }
 
-/// Which destinations get a line. All: every one that matches. FirstMatch: the first that matches. RoundRobin: of those that
-/// match, the next one for each line. Failover: of those that match, the first that takes lines; it gets them back once it has
-/// been up for a while. ConsistentHash: those that own the series.
+/// Which destinations get a line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Distribution {
     #[default]
