@@ -21,6 +21,8 @@ pub enum ConditionType {
     Shadowed,
     /// A part of it has no effect; present only while true.
     PartiallyInvalid,
+    /// A Destination does not take all its lines from every relay pod; present only while true.
+    Degraded,
 }
 
 impl ConditionType {
@@ -35,6 +37,7 @@ impl ConditionType {
             Self::Reconciling => "Reconciling",
             Self::Shadowed => "Shadowed",
             Self::PartiallyInvalid => "PartiallyInvalid",
+            Self::Degraded => "Degraded",
         }
     }
 }
@@ -86,6 +89,14 @@ pub enum Reason {
     Shadowed,
     /// A Destination of a Route with ConsistentHash owns no series.
     IdleDestination,
+    /// Relay pods drop lines for a Destination.
+    Dropping,
+    /// Relay pods cannot connect to a Destination.
+    NotConnected,
+    /// Relay pods have more for a Destination than it takes.
+    Slow,
+    /// Lines for a Destination have waited on disk for a while.
+    Spooling,
 }
 
 impl Reason {
@@ -111,6 +122,10 @@ impl Reason {
             Self::NoRelays => "NoRelays",
             Self::Shadowed => "Shadowed",
             Self::IdleDestination => "IdleDestination",
+            Self::Dropping => "Dropping",
+            Self::NotConnected => "NotConnected",
+            Self::Slow => "Slow",
+            Self::Spooling => "Spooling",
         }
     }
 }

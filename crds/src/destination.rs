@@ -32,6 +32,21 @@ use crate::{CarbonTls, Duration, Size, Status};
         type_ = "string",
         json_path = ".status.programmedPods"
     ),
+    printcolumn(
+        name = "Connected",
+        type_ = "string",
+        json_path = ".status.health.connectedPods"
+    ),
+    printcolumn(
+        name = "Spooled",
+        type_ = "string",
+        json_path = ".status.health.spooledBytes"
+    ),
+    printcolumn(
+        name = "Degraded",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Degraded')].reason"
+    ),
     printcolumn(name = "Address", type_ = "string", json_path = ".spec.carbon.address"),
     printcolumn(
         name = "File",

@@ -43,7 +43,7 @@ pub use rewriter::{RewriteRule, Rewriter, RewriterSpec};
 pub use route::{
     Algorithm, ConsistentHash, Distribution, HashKey, OnMatch, RelayRef, Route, RouteSpec, Target,
 };
-pub use status::Status;
+pub use status::{Health, LastError, OrphanedSpool, OrphanedSpools, Status};
 pub use tls::{CarbonTls, ListenerTls, SecretRef};
 
 /// The API group of every kind here.

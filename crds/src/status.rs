@@ -1,7 +1,8 @@
 //! The status that every kind has.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What is truly applied.
@@ -24,6 +25,91 @@ pub struct Status {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 64))]
     pub snapshot_version: String,
+    /// On a Destination, how it stands with the relay pods that run it; not there before the first of them said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
+    /// On a Relay, what its pods have on disk for Destinations that are gone; not there if that is nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub orphaned_spools: Option<OrphanedSpools>,
+}
+
+/// How a Destination stands with all relay pods together. Figures are rounded down to two digits, and written every 30 seconds
+/// at most.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Health {
+    /// How many relay pods are connected to it, of how many: "5/6".
+    #[schemars(length(max = 32))]
+    pub connected_pods: String,
+    /// How many of these have more for it than it takes.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub slow_pods: i64,
+    /// Lines that wait for it on disk.
+    #[serde(default)]
+    pub spooled_lines: i64,
+    /// What they take on disk, as a quantity: "1200M".
+    #[serde(default)]
+    #[schemars(length(max = 32))]
+    pub spooled_bytes: String,
+    /// How long the oldest of them has waited: "12m". Not there below 10 seconds.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 32))]
+    pub oldest: String,
+    /// Why lines for it are being dropped, in the words of the metric carbonway_destination_lines_dropped_total.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(max = 64)))]
+    pub dropping: Vec<String>,
+    /// Why it is not connected to one of those relay pods that cannot connect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<LastError>,
+}
+
+/// Why a relay pod could not connect.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LastError {
+    /// The relay pod.
+    #[schemars(length(max = 253))]
+    pub pod: String,
+    /// What went wrong.
+    #[schemars(length(max = 256))]
+    pub message: String,
+    /// When that was seen; not written anew while the same goes on.
+    pub time: Time,
+}
+
+/// What relay pods have on disk for Destinations that are gone.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OrphanedSpools {
+    /// For how many Destinations.
+    pub count: i64,
+    /// The bytes on disk, of all pods together, as a quantity.
+    #[schemars(length(max = 32))]
+    pub bytes: String,
+    /// The largest of them.
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    #[schemars(length(max = 8))]
+    pub largest: Vec<OrphanedSpool>,
+}
+
+/// What relay pods have on disk for one Destination that is gone.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OrphanedSpool {
+    /// What it was called: namespace/name. Empty if nothing says it.
+    #[serde(default)]
+    #[schemars(length(max = 512))]
+    pub destination: String,
+    /// Its UID. Empty if nothing says it.
+    #[serde(default)]
+    #[schemars(length(max = 512))]
+    pub uid: String,
+    /// In how many relay pods.
+    pub pods: i64,
+    /// The bytes on disk, of all pods together, as a quantity.
+    #[schemars(length(max = 32))]
+    pub bytes: String,
 }
 
 impl Default for Status {
@@ -33,8 +119,14 @@ impl Default for Status {
             conditions: Vec::new(),
             programmed_pods: String::new(),
             snapshot_version: String::new(),
+            health: None,
+            orphaned_spools: None,
         }
     }
+}
+
+fn is_zero(count: &i64) -> bool {
+    *count == 0
 }
 
 const fn unobserved() -> i64 {

@@ -1,4 +1,5 @@
-//! The admin port: is this relay alive, does it take lines, what has it counted, which lines did it refuse.
+//! The admin port: is this relay alive, does it take lines, what has it counted, which lines did it refuse, how do
+//! its destinations stand.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,9 +11,11 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tracing::info;
 
+use crate::destinations::Orphan;
 use crate::{View, metrics};
 
 /// Binds the admin port.
@@ -27,16 +30,22 @@ pub async fn bind_admin(address: SocketAddr) -> anyhow::Result<TcpListener> {
     Ok(listener)
 }
 
-/// Serves `/livez`, `/readyz`, `/metrics`, `/refused` and `/explain?line=…` of a relay, and `more` beside them. Does not end by itself.
+/// Serves `/livez`, `/readyz`, `/metrics`, `/destinations`, `/refused` and `/explain?line=…` of a relay, and `more` beside
+/// them. Does not end by itself.
 ///
 /// # Errors
 /// The listener failed.
 pub async fn serve_admin(listener: TcpListener, view: View, more: Router) -> io::Result<()> {
     let (ready, refused, explained) = (view.clone(), view.clone(), view.clone());
+    let delivering = view.clone();
     let router = Router::new()
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(async move || readyz(&ready)))
         .route("/metrics", get(async move || metrics(&view)))
+        .route(
+            "/destinations",
+            get(async move || Json(destinations(&delivering))),
+        )
         .route(
             "/refused",
             get(async move || Json(refused.refused.to_json())),
@@ -68,6 +77,17 @@ fn explain(view: &View, question: Result<Query<Question>, QueryRejection>) -> Re
         Some("text") => format!("{explanation}\n").into_response(),
         _ => Json(explanation).into_response(),
     }
+}
+
+// `{"destinations": [{"destination": "namespace/name", "state": …}, …], "orphanedSpools": [{"destination": …}, …]}`
+fn destinations(view: &View) -> Value {
+    let destinations = view.destinations();
+    let destinations = destinations.iter().map(|known| known.standing().to_json());
+    let orphans = view.shown().orphans.clone();
+    json!({
+        "destinations": destinations.collect::<Value>(),
+        "orphanedSpools": orphans.iter().map(Orphan::to_json).collect::<Value>(),
+    })
 }
 
 fn readyz(view: &View) -> (StatusCode, &'static str) {

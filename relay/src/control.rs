@@ -1,6 +1,6 @@
-//! The operator's client: keeps a stream open, hands on what is offered, and answers.
+//! The operator's client: keeps a stream open, hands on what is offered, answers, and passes on the relay's reports.
 //!
-//! It knows nothing of what a snapshot means. When the stream ends for whatever reason it comes back, after a wait that is
+//! It knows nothing of what a snapshot or a report means. When the stream ends for whatever reason it comes back, after a wait that is
 //! drawn at random so that a fleet does not come back all at once.
 
 use std::time::Duration;
@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use relay_proto::config_sync_client::ConfigSyncClient;
 use relay_proto::{
-    Answer, FromRelay, Hello, Message as _, ObjectError, ObjectRef, Offer, SCHEMA,
+    Answer, FromRelay, Hello, Message as _, ObjectError, ObjectRef, Offer, Report, SCHEMA,
     SNAPSHOT_BYTES_MAX, Snapshot, Version, from_relay, to_relay,
 };
 use tokio::sync::{mpsc, oneshot};
@@ -18,6 +18,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status, Streaming};
 use tracing::{info, warn};
+
+use crate::health::Reports;
 
 const BACK_OFF_MIN: Duration = Duration::from_millis(200);
 const BACK_OFF_MAX: Duration = Duration::from_secs(30);
@@ -37,6 +39,7 @@ pub(crate) struct Client {
     endpoint: Endpoint,
     hello: Hello,
     offers: mpsc::Sender<Offered>,
+    reports: Reports,
 }
 
 /// A snapshot from the operator, waiting to be applied.
@@ -59,11 +62,12 @@ impl Reply {
 }
 
 impl Client {
-    /// A client that speaks for `pod` of `relay`, and the offers that it will get.
+    /// A client that speaks for `pod` of `relay`, which has these `reports`, and the offers that it will get.
     pub(crate) fn new(
         operator: &str,
         relay: ObjectRef,
         pod: &str,
+        reports: Reports,
     ) -> anyhow::Result<(Self, mpsc::Receiver<Offered>)> {
         let endpoint = Endpoint::from_shared(operator.to_owned())
             .with_context(|| {
@@ -86,6 +90,7 @@ impl Client {
                 endpoint,
                 hello,
                 offers,
+                reports,
             },
             receiver,
         ))
@@ -116,23 +121,24 @@ impl Client {
         })?;
         let (outbound, mut inbound) = self.open(channel).await?;
         info!(operator = %self.endpoint.uri(), "connected to the operator");
+        // What it was told before this stream, it may have forgotten.
+        self.reports.mark_changed();
         loop {
-            let message = inbound
-                .message()
-                .await?
-                .ok_or_else(|| Status::unavailable("the stream ended"))?;
-            let Some(to_relay::Message::Offer(offer)) = message.message else {
-                // From a newer operator; what matters to this release comes as something it knows.
-                continue;
+            let message = tokio::select! {
+                message = inbound.message() => {
+                    let message = message?.ok_or_else(ended)?;
+                    let Some(to_relay::Message::Offer(offer)) = message.message else {
+                        // From a newer operator; what matters to this release comes as something it knows.
+                        continue;
+                    };
+                    from_relay::Message::Answer(self.take(offer).await?)
+                }
+                report = next_report(&mut self.reports) => from_relay::Message::Report(report),
             };
-            let answer = self.take(offer).await?;
             let message = FromRelay {
-                message: Some(from_relay::Message::Answer(answer)),
+                message: Some(message),
             };
-            outbound
-                .send(message)
-                .await
-                .map_err(|_| Status::unavailable("the stream ended"))?;
+            outbound.send(message).await.map_err(|_| ended())?;
         }
     }
 
@@ -196,6 +202,22 @@ impl Client {
         self.hello.active_version = active
             .map(|version| version.as_bytes().to_vec())
             .unwrap_or_default();
+    }
+}
+
+fn ended() -> Status {
+    Status::unavailable("the stream ended")
+}
+
+async fn next_report(reports: &mut Reports) -> Report {
+    loop {
+        if reports.changed().await.is_err() {
+            // The relay is going down, and this client with it.
+            std::future::pending().await
+        }
+        if let Some(report) = &*reports.borrow_and_update() {
+            return report.clone();
+        }
     }
 }
 

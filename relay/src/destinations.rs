@@ -2,10 +2,13 @@
 
 pub(crate) mod carbon;
 pub(crate) mod file;
+mod link;
+mod orphans;
 mod outq;
 pub(crate) mod queue;
 pub(crate) mod sender;
 pub(crate) mod spooler;
+mod standing;
 mod window;
 
 use std::collections::BTreeMap;
@@ -17,8 +20,10 @@ use relay_engine::Endpoint;
 use relay_proto::{ObjectError, ObjectRef};
 use tokio::sync::{mpsc, watch};
 
+pub(crate) use crate::destinations::orphans::Orphan;
 use crate::destinations::queue::Queue;
 use crate::destinations::sender::Sender;
+pub(crate) use crate::destinations::standing::{Known, Standing, State};
 
 /// The workers' end of a queue. Plans share it; when the last plan that has it goes, no line can come any more, the queue
 /// closes, and its sender ends once it has handed over what waits.

@@ -19,6 +19,7 @@ mod control;
 mod destinations;
 mod durable;
 mod handover;
+mod health;
 mod last_good;
 mod listen;
 pub mod logging;
@@ -28,10 +29,11 @@ mod refused;
 mod stream;
 mod worker;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -46,11 +48,13 @@ use tracing::{info, warn};
 pub use admin::{bind_admin, serve_admin};
 pub use clock::now;
 pub use config::{Config, RelayName, one_per_core};
+pub use health::Reports;
 
 use crate::aggregates::{Checkpoint, Flusher};
 use crate::control::Offered;
-use crate::destinations::Registry;
 use crate::destinations::queue::Queue;
+use crate::destinations::spooler::directory_name;
+use crate::destinations::{Known, Orphan, Registry};
 use crate::listen::{Listeners, Listening};
 use crate::plan::{ActivePlan, Plan};
 use crate::refused::RefusedLines;
@@ -75,8 +79,11 @@ pub struct Relay {
     stop_flushing: oneshot::Sender<()>,
     // The flushing.
     tasks: JoinSet<()>,
+    // The watch over destinations, which ends with this.
+    watch: JoinSet<()>,
+    reports: Reports,
     // Where spools are kept, if anywhere.
-    spools: Option<PathBuf>,
+    spools: Option<Arc<PathBuf>>,
     // Where open buckets are kept, if anywhere.
     checkpoint: Option<Checkpoint>,
     // Whether buckets that were kept were taken up again.
@@ -97,9 +104,39 @@ pub struct View {
 #[derive(Default)]
 struct Shown {
     listeners: Vec<Arc<Listening>>,
-    destinations: Vec<(Arc<str>, Arc<Queue>)>,
+    destinations: Vec<Known>,
+    // Those that were removed, by id, for as long as their senders have them.
+    leaving: Vec<(Arc<str>, Weak<Queue>)>,
+    orphans: Vec<Orphan>,
     applied: u64,
     refused: u64,
+}
+
+impl Shown {
+    fn set_destinations(&mut self, destinations: Vec<Known>) {
+        let before = std::mem::replace(&mut self.destinations, destinations);
+        self.leaving.retain(|(_, queue)| queue.strong_count() > 0);
+        for Known { settings, queue } in before {
+            let is_kept = |known: &Known| Arc::ptr_eq(&known.queue, &queue);
+            if !self.destinations.iter().any(is_kept) {
+                self.leaving.push((settings.id, Arc::downgrade(&queue)));
+            }
+        }
+    }
+
+    fn leaving(&self) -> Vec<Arc<Queue>> {
+        let queues = self.leaving.iter().filter_map(|(_, queue)| queue.upgrade());
+        queues.collect()
+    }
+
+    // The directories that spools of destinations have, of those included that are leaving.
+    fn spools_in_use(&self) -> BTreeSet<String> {
+        let present = self.destinations.iter().map(|known| &known.settings.id);
+        let leaving = self.leaving.iter();
+        let leaving = leaving.filter(|(_, queue)| queue.strong_count() > 0);
+        let ids = present.chain(leaving.map(|(id, _)| id));
+        ids.map(|id| directory_name(id)).collect()
+    }
 }
 
 /// What was left when a relay had stopped.
@@ -164,6 +201,17 @@ impl Relay {
             refused,
             aggregates: Arc::clone(&flusher.figures),
         };
+        let spools = state_dir.map(|directory| Arc::new(directory.join("spools")));
+        let (reports_out, reports) = watch::channel(None);
+        let mut watch = JoinSet::new();
+        watch.spawn(
+            health::Watch {
+                view: view.clone(),
+                spools: spools.clone(),
+                reports: reports_out,
+            }
+            .run(),
+        );
         Ok(Self {
             listen_address,
             plan,
@@ -178,7 +226,9 @@ impl Relay {
             flusher,
             stop_flushing,
             tasks,
-            spools: state_dir.map(|directory| directory.join("spools")),
+            watch,
+            reports,
+            spools,
             checkpoint: state_dir.map(Checkpoint::new),
             is_restored: false,
         })
@@ -242,16 +292,15 @@ impl Relay {
         let mut new = Vec::new();
         let producers = self.registry.reconcile(
             table.destinations(),
-            self.spools.as_deref(),
+            self.spools.as_deref().map(PathBuf::as_path),
             &self.senders.open,
             &mut new,
         );
-        let names = table
-            .destinations()
-            .iter()
-            .map(|destination| Arc::clone(&destination.name));
+        let settings = table.destinations().iter().cloned();
         let queues = producers.iter().map(|producer| producer.queue());
-        self.view.shown().destinations = names.zip(queues).collect();
+        let known = settings.zip(queues);
+        let known = known.map(|(settings, queue)| Known { settings, queue });
+        self.view.shown().set_destinations(known.collect());
         for sender in new {
             self.workers.send(sender).await;
         }
@@ -306,11 +355,18 @@ impl Relay {
         self.view.clone()
     }
 
-    /// Resolves when a data thread or the flushing of aggregates has ended, which is never meant to happen.
+    /// How its destinations stand: what it reports when that changes.
+    pub fn reports(&self) -> Reports {
+        self.reports.clone()
+    }
+
+    /// Resolves when a part of it has ended that is never meant to: a data thread, the flushing of aggregates, the watch over
+    /// destinations.
     pub async fn failed(&mut self) {
         tokio::select! {
             _ = self.died.recv() => {}
             _ = self.tasks.join_next() => {}
+            _ = self.watch.join_next() => {}
         }
     }
 
@@ -361,8 +417,8 @@ impl Relay {
                 warn!("a data thread does not answer; what it holds is lost uncounted");
             }
         }
-        let lost = |queue: &Queue| queue.figures().lost_at_shutdown();
-        let lines_lost = destinations.iter().map(|(_, queue)| lost(queue)).sum();
+        let lost = |known: &Known| known.queue.figures().lost_at_shutdown();
+        let lines_lost = destinations.iter().map(lost).sum();
         Drained { lines_lost }
     }
 }
@@ -403,7 +459,7 @@ impl View {
         self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn destinations(&self) -> Vec<(Arc<str>, Arc<Queue>)> {
+    fn destinations(&self) -> Vec<Known> {
         self.shown().destinations.clone()
     }
 }
@@ -427,7 +483,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
         drop(relay.apply(snapshot, version).await);
     }
     let relay_ref = ObjectRef::new("Relay", &config.relay.namespace, &config.relay.name);
-    let (client, mut offers) = control::Client::new(&config.operator, relay_ref, &config.pod)?;
+    let (client, mut offers) =
+        control::Client::new(&config.operator, relay_ref, &config.pod, relay.reports())?;
     let mut shutdown = std::pin::pin!(shutdown);
     let mut admin = std::pin::pin!(serve_admin(admin, relay.view(), axum::Router::new()));
     let mut client = std::pin::pin!(client.run(relay.version()));

@@ -14,7 +14,7 @@ use relay_engine::{PointFate, Reason, Tally};
 
 use crate::View;
 use crate::aggregates::Counted;
-use crate::destinations::queue::{Figures, Loss};
+use crate::destinations::{Known, Standing};
 use crate::listen::Listening;
 
 /// A metric of something of which there may be several.
@@ -58,78 +58,126 @@ const OF_LISTENERS: [Metric<Listening>; 4] = [
     },
 ];
 
-const OF_DESTINATIONS: [Metric<Figures>; 12] = [
+const OF_DESTINATIONS: [Metric<Standing>; 20] = [
     Metric {
         kind: Kind::Counter,
         name: "destination_lines_offered",
         help: "Lines forwarded to the destination",
-        value: |figures| figures.offered,
+        value: |to| to.figures.offered,
     },
     Metric {
         kind: Kind::Counter,
         name: "destination_lines_sent",
         help: "Lines handed over to the destination's kernel or file",
-        value: |figures| figures.sent(),
+        value: |to| to.figures.sent(),
     },
     Metric {
         kind: Kind::Gauge,
         name: "destination_queue_lines",
         help: "Lines that wait for the destination",
-        value: |figures| figures.queue_lines,
+        value: |to| to.figures.queue_lines,
     },
     Metric {
         kind: Kind::Gauge,
         name: "destination_queue_bytes",
         help: "Bytes that wait for the destination",
-        value: |figures| figures.queue_bytes,
+        value: |to| to.figures.queue_bytes,
     },
     Metric {
         kind: Kind::Counter,
         name: "destination_lines_resent",
         help: "Lines given to the destination once more, because their connection broke",
-        value: |figures| figures.resent,
+        value: |to| to.figures.resent,
     },
     Metric {
         kind: Kind::Counter,
         name: "destination_lines_recovered",
         help: "Lines found on disk when the relay started",
-        value: |figures| figures.spool.recovered,
+        value: |to| to.figures.spool.recovered,
     },
     Metric {
         kind: Kind::Counter,
         name: "destination_lines_replayed",
         help: "Lines sent that had waited on disk; they are among those sent",
-        value: |figures| figures.spool.acknowledged,
+        value: |to| to.figures.spool.acknowledged,
     },
     Metric {
         kind: Kind::Gauge,
         name: "destination_spool_lines",
         help: "Lines that wait on disk for the destination",
-        value: |figures| figures.spool.waiting,
+        value: |to| to.figures.spool.waiting,
     },
     Metric {
         kind: Kind::Gauge,
         name: "destination_spool_bytes",
         help: "Bytes that the destination's spool takes on disk",
-        value: |figures| figures.spool.bytes,
+        value: |to| to.figures.spool.bytes,
     },
     Metric {
         kind: Kind::Gauge,
         name: "destination_spool_oldest_seconds",
         help: "How long the oldest line on disk has waited",
-        value: |figures| figures.spool.oldest_seconds.unwrap_or_default(),
+        value: |to| to.figures.spool.oldest_seconds.unwrap_or_default(),
     },
     Metric {
         kind: Kind::Gauge,
         name: "destination_connected",
         help: "1 while the destination is connected",
-        value: |figures| u64::from(figures.connected),
+        value: |to| u64::from(to.figures.connected),
     },
     Metric {
         kind: Kind::Gauge,
         name: "destination_live",
         help: "1 while failover gives the destination lines",
-        value: |figures| u64::from(figures.live),
+        value: |to| u64::from(to.figures.live),
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "destination_queue_max_bytes",
+        help: "Bytes that may wait in memory",
+        value: |to| to.queue_bytes_max,
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "destination_spool_max_bytes",
+        help: "Bytes that may wait on disk",
+        value: |to| to.spool_bytes_max,
+    },
+    Metric {
+        kind: Kind::Counter,
+        name: "destination_bytes_sent",
+        help: "Bytes handed over to the destination's kernel or file",
+        value: |to| to.figures.bytes_sent,
+    },
+    Metric {
+        kind: Kind::Counter,
+        name: "destination_bytes_replayed",
+        help: "Bytes sent that had waited on disk; they are among those sent",
+        value: |to| to.figures.bytes_replayed,
+    },
+    Metric {
+        kind: Kind::Counter,
+        name: "destination_connects",
+        help: "Connections that were made to the destination",
+        value: |to| to.link.connects,
+    },
+    Metric {
+        kind: Kind::Counter,
+        name: "destination_connect_failures",
+        help: "Tries to connect to the destination that failed",
+        value: |to| to.link.connect_failures,
+    },
+    Metric {
+        kind: Kind::Counter,
+        name: "destination_connections_broken",
+        help: "Connections to the destination that broke",
+        value: |to| to.link.breaks,
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "destination_unacknowledged_bytes",
+        help: "Bytes on open connections that the destination's kernel has not acknowledged",
+        value: |to| to.link.unacknowledged as u64,
     },
 ];
 
@@ -194,6 +242,7 @@ impl Collector for Scrape {
         self.lines(&mut encoder)?;
         self.listeners(&mut encoder)?;
         self.destinations(&mut encoder)?;
+        self.orphans(&mut encoder)?;
         self.aggregators(&mut encoder)?;
         self.snapshot(&mut encoder)
     }
@@ -254,12 +303,8 @@ impl Scrape {
     }
 
     fn destinations(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let destinations: Vec<_> = self
-            .0
-            .destinations()
-            .into_iter()
-            .map(|(name, queue)| (name, queue.figures()))
-            .collect();
+        let destinations = self.0.destinations();
+        let destinations: Vec<_> = destinations.iter().map(Known::standing).collect();
         OF_DESTINATIONS.iter().try_for_each(
             |Metric {
                  kind,
@@ -267,20 +312,15 @@ impl Scrape {
                  help,
                  value,
              }| {
-                let samples = destinations.iter().map(|(destination, figures)| {
-                    ([("destination", &**destination)], value(figures))
-                });
+                let samples = destinations
+                    .iter()
+                    .map(|to| ([("destination", &*to.name)], value(to)));
                 family(encoder, *kind, name, help, samples)
             },
         )?;
-        let dropped = destinations.iter().flat_map(|(destination, figures)| {
-            let in_memory = Loss::ALL.map(|loss| (loss.as_str(), figures.dropped[loss as usize]));
-            let on_disk =
-                relay_spool::Loss::ALL.map(|loss| (loss.as_str(), figures.spool.dropped(loss)));
-            let all = in_memory.into_iter().chain(on_disk);
-            all.map(move |(reason, lines)| {
-                ([("destination", &**destination), ("reason", reason)], lines)
-            })
+        let dropped = destinations.iter().flat_map(|to| {
+            to.dropped()
+                .map(|(reason, lines)| ([("destination", &*to.name), ("reason", reason)], lines))
         });
         let help = "Lines that the destination was not given";
         family(
@@ -290,6 +330,18 @@ impl Scrape {
             help,
             dropped,
         )
+    }
+
+    fn orphans(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let (count, bytes) = {
+            let orphans = &self.0.shown().orphans;
+            let bytes = orphans.iter().map(|orphan| orphan.survey.bytes);
+            (orphans.len() as u64, bytes.sum())
+        };
+        let help = "Spools with lines for destinations that are gone";
+        single(encoder, Kind::Gauge, "orphaned_spools", help, count)?;
+        let help = "Bytes that these take on disk";
+        single(encoder, Kind::Gauge, "orphaned_spools_bytes", help, bytes)
     }
 
     fn aggregators(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {

@@ -9,7 +9,7 @@ use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use relay_proto::config_sync_server::{ConfigSync, ConfigSyncServer};
 use relay_proto::{
-    Answer, FromRelay, Hello, Offer, Snapshot, ToRelay, Version, from_relay, to_relay,
+    Answer, FromRelay, Hello, Offer, Report, Snapshot, ToRelay, Version, from_relay, to_relay,
 };
 use tokio::runtime::{self, Runtime};
 use tokio::sync::watch;
@@ -36,6 +36,8 @@ pub struct Heard {
     pub offers: usize,
     /// The answers to them.
     pub answers: Vec<Answer>,
+    /// How things stood with destinations, whenever that changed.
+    pub reports: Vec<Report>,
 }
 
 impl Operator {
@@ -128,6 +130,18 @@ impl Operator {
             .last()
             .cloned()
             .expect("a test waits for at least one")
+    }
+
+    /// Waits until the last report is as wished.
+    ///
+    /// # Panics
+    /// If none is in time.
+    pub fn wait_for_report(&self, what: &str, mut is_so: impl FnMut(&Report) -> bool) -> Report {
+        eventually(DEADLINE, what, || {
+            let last = self.heard().reports.pop();
+            last.filter(&mut is_so)
+                .ok_or_else(|| format!("{:?}", self.heard().reports))
+        })
     }
 
     /// Waits until relays have opened this many streams, and returns the last hello.
@@ -265,6 +279,10 @@ impl Session {
                 self.service.heard().hellos.push(hello);
             }
             Some(from_relay::Message::Answer(answer)) => self.service.heard().answers.push(answer),
+            Some(from_relay::Message::Report(report)) => {
+                self.service.heard().reports.push(report);
+                return;
+            }
             None => {}
         }
         self.turn = Turn::Offer;
@@ -343,6 +361,7 @@ mod tests {
             hellos: vec![hello(&[])],
             offers: 1,
             answers: vec![answer],
+            reports: Vec::new(),
         };
         operator.wait_for_answers(1);
         assert_eq!(operator.heard(), expected);

@@ -13,6 +13,7 @@ mod check;
 mod delivery;
 mod drops;
 mod files;
+mod health;
 mod limits;
 mod reload;
 mod routing;

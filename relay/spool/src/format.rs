@@ -1,7 +1,8 @@
 //! The files of a spool, byte by byte. Numbers are little-endian.
 //!
 //! **Files.** `NNNNNNNNNNNNNNNN.segment` holds lines; the name is the segment's sequence number in 16 hexadecimal digits.
-//! `cursor` says what is done with. `lock` is empty and locked while a process uses the directory. Other files are left alone.
+//! `cursor` says what is done with. `lock` is empty and locked while a process uses the directory. `owner` tells people in two
+//! lines, `destination: NAME` and `identity: UID`, whose spool it is. Other files are left alone.
 //! Every opening begins a new segment with its first batch, so a file that was there before is only read, and cut once.
 //!
 //! **Blocks.** A segment begins with a block of 512 bytes, and the cursor is made of two: 8 bytes of magic, which tell the

@@ -24,10 +24,12 @@ mod figures;
 mod format;
 mod gaps;
 mod limits;
+mod owner;
 pub mod storage;
 
 pub use error::Error;
 pub use figures::{Figures, Loss};
 pub use format::{BATCH_BYTES_MAX, IDENTITY_BYTES_MAX};
 pub use limits::{Limits, UnixSeconds, WhenFull};
+pub use owner::Survey;
 pub use spool::{Batch, Position, Spool};

@@ -166,6 +166,11 @@ impl<D: Directory> Spool<D> {
         }
     }
 
+    /// Where it is, and whose it is.
+    pub(crate) fn place(&self) -> (&D, &str) {
+        (&self.directory, &self.identity)
+    }
+
     fn store_cursor(&mut self) -> Result<(), Error> {
         let checkpoint = Checkpoint {
             front: Position::new(self.front.segment, self.front.offset, self.front.line),

@@ -81,8 +81,13 @@ impl Disk {
                 File::open(parent)?.sync_all()?;
             }
         }
+        Ok(Self::existing(path))
+    }
+
+    /// The directory at `path`, which is left as it is, there or not.
+    pub(crate) fn existing(path: &Path) -> Self {
         let path = path.to_owned();
-        Ok(Self { path })
+        Self { path }
     }
 }
 

@@ -4,6 +4,7 @@ mod tls;
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use relay_engine::{Address, CarbonTls};
@@ -29,7 +30,8 @@ const END_LINE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// An open connection.
 pub(crate) struct Connection {
-    stream: TcpStream,
+    // Shared with nobody who would keep it.
+    stream: Arc<TcpStream>,
     // What is written goes through this, if the connection is encrypted.
     session: Option<Box<Session>>,
     write_timeout: Duration,
@@ -62,7 +64,7 @@ impl Connection {
             match connected {
                 Ok((stream, session)) => {
                     return Ok(Self {
-                        stream,
+                        stream: Arc::new(stream),
                         session,
                         write_timeout,
                     });
@@ -75,7 +77,12 @@ impl Connection {
 
     /// What the peer's kernel has not acknowledged, in bytes.
     pub(crate) fn unacknowledged(&self) -> usize {
-        unacknowledged(&self.stream)
+        unacknowledged(&*self.stream)
+    }
+
+    /// The socket, for those who ask the kernel about it.
+    pub(crate) fn socket(&self) -> Weak<TcpStream> {
+        Arc::downgrade(&self.stream)
     }
 
     /// Writes what is in hand until the peer's kernel takes no more, at least once.
@@ -166,7 +173,7 @@ impl Connection {
     /// Tells the peer that nothing more will come.
     pub(crate) async fn finish(&mut self) -> io::Result<()> {
         self.end_session().await;
-        SockRef::from(&self.stream).shutdown(std::net::Shutdown::Write)
+        SockRef::from(&*self.stream).shutdown(std::net::Shutdown::Write)
     }
 
     // Says so in the session too, if there is one and the peer takes it soon.

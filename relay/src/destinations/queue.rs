@@ -17,9 +17,14 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::link::Link;
+
 /// What a new chunk has room for, in bytes. Small pushes fill the last chunk up, so that memory follows the bytes queued;
 /// a write of one chunk is large enough that the system call no longer counts.
 const CHUNK_BYTES: usize = 64 << 10;
+
+/// A destination is slow for this long after something came that had no room with it.
+const SLOW_AFTER_OVERFLOW: Duration = Duration::from_secs(3);
 
 /// One destination's queue.
 #[derive(Debug)]
@@ -31,6 +36,7 @@ pub(crate) struct Queue {
     crowded: Notify,
     // Takes lines, as far as failover is concerned.
     live: AtomicBool,
+    link: Link,
     // The destination is no longer in the plan.
     removed: CancellationToken,
     // No producer is left: what is in here is all that will come.
@@ -43,6 +49,8 @@ struct State {
     chunks: VecDeque<Filling>,
     // What has no room waits on disk.
     spools: bool,
+    // When something last had no room in here while there was a connection.
+    overflowed_at: Option<Instant>,
     figures: Figures,
 }
 
@@ -73,6 +81,10 @@ pub(crate) struct Figures {
     pub(crate) resent: u64,
     /// Lines whose bytes were handed over, but for those from the spool.
     pub(crate) sent_from_memory: u64,
+    /// Bytes that were handed over, those from the spool included.
+    pub(crate) bytes_sent: u64,
+    /// Those from the spool; what is sent again from there counts again.
+    pub(crate) bytes_replayed: u64,
     /// Lines dropped, by [`Loss`].
     pub(crate) dropped: [u64; Loss::ALL.len()],
     /// Lines that wait, those with the sender included.
@@ -129,6 +141,7 @@ impl Queue {
             limits,
             chunks: VecDeque::new(),
             spools: false,
+            overflowed_at: None,
             figures: Figures::default(),
         };
         Self {
@@ -137,6 +150,7 @@ impl Queue {
             emptied: Notify::new(),
             crowded: Notify::new(),
             live: AtomicBool::new(true),
+            link: Link::default(),
             removed: CancellationToken::new(),
             closed: CancellationToken::new(),
         }
@@ -166,6 +180,9 @@ impl Queue {
             self.crowded.notify_one();
         }
         let waiting = bytes.len() - fitting.len();
+        if waiting > 0 {
+            state.overflowed();
+        }
         match state.limits.when_full {
             WhenFull::Block => waiting,
             // The spool is about to make room: whatever the disk does, it takes lines or drops them.
@@ -229,9 +246,17 @@ impl Queue {
     pub(crate) fn sent(&self, bytes: usize, lines: u64) {
         let mut state = self.lock();
         state.figures.sent_from_memory += lines;
+        state.figures.bytes_sent += bytes as u64;
         state.release(bytes, lines);
         drop(state);
         self.emptied.notify_waiters();
+    }
+
+    /// Counts bytes from the spool as handed over; the spool counts their lines.
+    pub(crate) fn replayed(&self, bytes: usize) {
+        let mut state = self.lock();
+        state.figures.bytes_sent += bytes as u64;
+        state.figures.bytes_replayed += bytes as u64;
     }
 
     /// Resolves when more waits than should in memory, where there is a spool.
@@ -260,6 +285,7 @@ impl Queue {
     /// Counts lines that were taken as moved to the spool, whose figures are `spool` now.
     pub(crate) fn moved_to_spool(&self, bytes: usize, lines: u64, spool: relay_spool::Figures) {
         let mut state = self.lock();
+        state.overflowed();
         state.release(bytes, lines);
         state.figures.spool = spool;
         drop(state);
@@ -348,6 +374,18 @@ impl Queue {
         self.lock().figures.connected = connected;
     }
 
+    /// The connections of its sender.
+    pub(crate) fn link(&self) -> &Link {
+        &self.link
+    }
+
+    /// Whether the destination takes less than comes, or did a moment ago, although it is connected.
+    pub(crate) fn is_slow(&self) -> bool {
+        let state = self.lock();
+        let overflowed = state.overflowed_at;
+        state.is_crowded() || overflowed.is_some_and(|at| at.elapsed() < SLOW_AFTER_OVERFLOW)
+    }
+
     /// Whether the destination takes lines, as far as failover is concerned. Until it has failed once it does.
     pub(crate) fn is_live(&self) -> bool {
         self.live.load(Ordering::Relaxed)
@@ -423,8 +461,16 @@ impl State {
         while self.figures.queue_bytes as usize + bytes > self.limits.bytes_max
             && let Some(oldest) = self.chunks.pop_front()
         {
+            self.overflowed();
             self.release(oldest.bytes.len(), oldest.lines);
             self.figures.dropped[Loss::QueueFull as usize] += oldest.lines;
+        }
+    }
+
+    // What piles up while there is no connection says nothing of how fast the destination is.
+    fn overflowed(&mut self) {
+        if self.figures.connected {
+            self.overflowed_at = Some(Instant::now());
         }
     }
 
@@ -490,6 +536,8 @@ mod tests {
         Figures {
             offered,
             sent_from_memory: sent,
+            // Lines of the tests have six bytes.
+            bytes_sent: sent * 6,
             dropped,
             queue_lines: lines,
             queue_bytes: bytes,

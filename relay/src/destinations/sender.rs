@@ -9,12 +9,13 @@ use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Buf as _;
 use relay_engine::Endpoint;
 use relay_spool::Position;
+use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
@@ -165,6 +166,7 @@ impl Sender {
                 Ok(mut connection) => {
                     info!(destination = %name, endpoint = %Described(&settings.endpoint), "connected");
                     self.queue.set_connected(true);
+                    self.queue.link().connected(connection.socket());
                     if let Some(spool) = &mut self.spool {
                         spool.connected().await;
                     }
@@ -179,9 +181,17 @@ impl Sender {
                         spool.disconnected().await;
                     }
                     self.take_back(&ended, &connection).await;
+                    if let Ended::Broken(error) = &ended {
+                        self.queue.link().broke(error, began.elapsed());
+                    }
                     ended
                 }
-                Err(ended) => ended,
+                Err(ended) => {
+                    if let Ended::Broken(error) = &ended {
+                        self.queue.link().failed(error);
+                    }
+                    ended
+                }
             };
             match ended {
                 Ended::Finished => return,
@@ -329,7 +339,10 @@ impl InHand {
             }
             bytes -= left;
             match chunk.spooled {
-                Some(end) => self.handed_over = Some(end),
+                Some(end) => {
+                    self.handed_over = Some(end);
+                    queue.replayed(chunk.bytes.len());
+                }
                 None => queue.sent(chunk.bytes.len(), chunk.lines),
             }
             self.written = 0;
@@ -417,6 +430,14 @@ impl Connection {
         }
     }
 
+    // The socket, if it is one.
+    fn socket(&self) -> Option<Weak<TcpStream>> {
+        match self {
+            Self::Carbon(connection) => Some(connection.socket()),
+            Self::File(_) => None,
+        }
+    }
+
     async fn write(&mut self, in_hand: &mut InHand, queue: &Queue) -> io::Result<()> {
         match self {
             Self::Carbon(connection) => connection.write(in_hand, queue).await,
@@ -464,7 +485,8 @@ async fn endpoint_changed(
     }
 }
 
-struct Described<'a>(&'a Endpoint);
+/// An endpoint, for people.
+pub(crate) struct Described<'a>(pub(crate) &'a Endpoint);
 
 impl std::fmt::Display for Described<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -235,11 +235,15 @@ impl Spooler {
             let wanted = destination.spool.is_some() || self.directory.exists();
             if wanted {
                 let (directory, limits) = (self.directory.clone(), limits(&destination));
-                let id = Arc::clone(&destination.id);
+                let (id, name) = (Arc::clone(&destination.id), Arc::clone(&destination.name));
                 let now = now();
                 let opened = spawn_blocking(move || {
                     std::fs::create_dir_all(&directory).ok();
-                    Spool::open(&directory, &id, limits, now)
+                    let mut spool = Spool::open(&directory, &id, limits, now)?;
+                    if let Err(error) = spool.set_owner(&name) {
+                        warn!(destination = &*name, %error, "nothing in the spool's directory says whose it is");
+                    }
+                    Ok::<_, relay_spool::Error>(spool)
                 });
                 match opened.await {
                     Ok(Ok(spool)) => {

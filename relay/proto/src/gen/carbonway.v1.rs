@@ -369,7 +369,7 @@ pub struct File {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FromRelay {
-    #[prost(oneof = "from_relay::Message", tags = "1, 2")]
+    #[prost(oneof = "from_relay::Message", tags = "1, 2, 3")]
     pub message: ::core::option::Option<from_relay::Message>,
 }
 /// Nested message and enum types in `FromRelay`.
@@ -380,6 +380,8 @@ pub mod from_relay {
         Hello(super::Hello),
         #[prost(message, tag = "2")]
         Answer(super::Answer),
+        #[prost(message, tag = "3")]
+        Report(super::Report),
     }
 }
 /// The first message of every stream.
@@ -425,6 +427,80 @@ pub struct ObjectError {
     /// What is wrong and what to do about it, for people.
     #[prost(string, tag = "3")]
     pub message: ::prost::alloc::string::String,
+}
+/// How things stand with what a relay delivers. It follows the hello, and comes again when something in it changes: at once, but
+/// at most once a second, for what a person would act on; every ten seconds for figures alone. A quiet relay sends nothing.
+/// Figures are rounded down to two digits, so that nothing becomes 0 that is not.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Report {
+    /// Those of the snapshot that is active, the worst first, then sorted by namespace and name. At most 2048.
+    #[prost(message, repeated, tag = "1")]
+    pub destinations: ::prost::alloc::vec::Vec<DestinationReport>,
+    /// What waits on disk, for all destinations together, those included that were removed and have yet to let go.
+    #[prost(uint64, tag = "2")]
+    pub spooled_lines: u64,
+    #[prost(uint64, tag = "3")]
+    pub spooled_bytes: u64,
+    /// For ten seconds no line came, none waited in memory or on disk, and no bucket of an aggregator was open: a relay that
+    /// leaves has nothing to lose, but for orphaned spools.
+    #[prost(bool, tag = "4")]
+    pub drained: bool,
+    /// What is on disk for destinations that are not there any more, the largest first. At most 32.
+    #[prost(message, repeated, tag = "5")]
+    pub orphaned_spools: ::prost::alloc::vec::Vec<OrphanedSpool>,
+    /// How many there are of these.
+    #[prost(uint64, tag = "6")]
+    pub orphaned_spools_count: u64,
+    /// Their bytes on disk, all of them.
+    #[prost(uint64, tag = "7")]
+    pub orphaned_spools_bytes: u64,
+}
+/// How things stand with one destination.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DestinationReport {
+    #[prost(message, optional, tag = "1")]
+    pub source: ::core::option::Option<ObjectRef>,
+    #[prost(enumeration = "DestinationState", tag = "2")]
+    pub state: i32,
+    /// What waits in memory; 0 while the state is CONNECTED, for it is on its way then.
+    #[prost(uint64, tag = "3")]
+    pub queued_lines: u64,
+    #[prost(uint64, tag = "4")]
+    pub queued_bytes: u64,
+    /// What waits on disk.
+    #[prost(uint64, tag = "5")]
+    pub spooled_lines: u64,
+    #[prost(uint64, tag = "6")]
+    pub spooled_bytes: u64,
+    /// How long the oldest line on disk has waited; 0 if that is less than ten seconds.
+    #[prost(uint64, tag = "7")]
+    pub oldest_seconds: u64,
+    /// Why lines are dropped, in the words of the metric's reasons: those for which some were in the last ten seconds.
+    #[prost(string, repeated, tag = "8")]
+    pub dropping: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Why it is down, for people, and when that was seen last, in seconds since 1970. At most 256 characters.
+    #[prost(string, tag = "9")]
+    pub error: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "10")]
+    pub error_time: u64,
+}
+/// What is on disk for a destination that is not there any more.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OrphanedSpool {
+    /// What the destination was called: namespace/name. Empty if nothing says it.
+    #[prost(string, tag = "1")]
+    pub destination: ::prost::alloc::string::String,
+    /// Its id, as in the snapshots of its time. Empty if nothing says it.
+    #[prost(string, tag = "2")]
+    pub id: ::prost::alloc::string::String,
+    /// The directory, in the relay's directory of spools.
+    #[prost(string, tag = "3")]
+    pub directory: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "4")]
+    pub bytes: u64,
+    /// 0 if it is not known.
+    #[prost(uint64, tag = "5")]
+    pub lines: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ToRelay {
@@ -603,6 +679,46 @@ impl WhenFull {
         }
     }
 }
+/// Whether a destination takes its lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum DestinationState {
+    Unspecified = 0,
+    /// It takes what it is given.
+    Connected = 1,
+    /// Nothing has failed, and there is no connection yet.
+    Connecting = 2,
+    /// It is connected, and for five seconds or more took less than came for it.
+    Slow = 3,
+    /// There is no connection, and the last try failed.
+    Down = 4,
+}
+impl DestinationState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "DESTINATION_STATE_UNSPECIFIED",
+            Self::Connected => "DESTINATION_STATE_CONNECTED",
+            Self::Connecting => "DESTINATION_STATE_CONNECTING",
+            Self::Slow => "DESTINATION_STATE_SLOW",
+            Self::Down => "DESTINATION_STATE_DOWN",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "DESTINATION_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "DESTINATION_STATE_CONNECTED" => Some(Self::Connected),
+            "DESTINATION_STATE_CONNECTING" => Some(Self::Connecting),
+            "DESTINATION_STATE_SLOW" => Some(Self::Slow),
+            "DESTINATION_STATE_DOWN" => Some(Self::Down),
+            _ => None,
+        }
+    }
+}
 /// Generated client implementations.
 #[cfg(feature = "grpc")]
 pub mod config_sync_client {
@@ -697,7 +813,8 @@ pub mod config_sync_client {
             self
         }
         /// The relay says hello once; the operator then offers snapshots, one unanswered offer at a time, and the relay
-        /// answers each. A relay that is already on the newest version is offered nothing until that changes.
+        /// answers each. A relay that is already on the newest version is offered nothing until that changes. Reports come
+        /// in between, whenever the relay has something to report. What else comes is of a newer release, and ignored.
         pub async fn sync(
             &mut self,
             request: impl tonic::IntoStreamingRequest<Message = super::FromRelay>,
@@ -745,7 +862,8 @@ pub mod config_sync_server {
             + std::marker::Send
             + 'static;
         /// The relay says hello once; the operator then offers snapshots, one unanswered offer at a time, and the relay
-        /// answers each. A relay that is already on the newest version is offered nothing until that changes.
+        /// answers each. A relay that is already on the newest version is offered nothing until that changes. Reports come
+        /// in between, whenever the relay has something to report. What else comes is of a newer release, and ignored.
         async fn sync(
             &self,
             request: tonic::Request<tonic::Streaming<super::FromRelay>>,
