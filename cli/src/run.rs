@@ -243,6 +243,7 @@ impl Follower<'_> {
                         pods: 1,
                         active,
                         rejection,
+                        degraded: None,
                     },
                 ),
             )

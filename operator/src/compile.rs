@@ -137,7 +137,11 @@ impl Finding {
             | Reason::Rejected
             | Reason::NoRelays
             | Reason::Shadowed
-            | Reason::IdleDestination => false,
+            | Reason::IdleDestination
+            | Reason::Dropping
+            | Reason::NotConnected
+            | Reason::Slow
+            | Reason::Spooling => false,
         }
     }
 

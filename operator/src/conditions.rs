@@ -13,8 +13,9 @@
 //! | `Reconciling`  | while true  | relays have yet to answer                                        |
 //! | `Shadowed`     | while true  | no line can reach it, because another object takes them all      |
 //! | `PartiallyInvalid` | while true | a part of it has no effect                                    |
+//! | `Degraded`     | while true  | a Destination does not take all its lines from every relay pod   |
 //!
-//! The last two are warnings: what has them may well be Ready. A reference that does not resolve is not `Stalled`: what it names may be applied a second later.
+//! The last three are warnings: what has them may well be Ready, which is about what is applied. A reference that does not resolve is not `Stalled`: what it names may be applied a second later.
 
 use std::fmt;
 
@@ -34,6 +35,8 @@ pub struct Progress {
     pub active: usize,
     /// The first refusal that names the object.
     pub rejection: Option<Rejection>,
+    /// What hinders a Destination, as relay pods report it.
+    pub degraded: Option<Finding>,
 }
 
 /// A relay pod refused a snapshot because of an object.
@@ -108,6 +111,9 @@ pub fn conditions(verdict: &Verdict, progress: &Progress) -> Vec<Condition> {
             ConditionType::PartiallyInvalid
         };
         conditions.push(present(type_, warning));
+    }
+    if let Some(finding) = &progress.degraded {
+        conditions.push(present(ConditionType::Degraded, finding));
     }
     conditions
 }
@@ -317,6 +323,7 @@ mod tests {
             pods,
             active,
             rejection: None,
+            degraded: None,
         }
     }
 

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! API server ─▶ watch ─▶ inputs ─▶ compile ─▶ publish ─▶ serve ══ gRPC ══▶ relays
-//!      ▲                              │                    │ acknowledgements
+//!      ▲                              │                    │ acknowledgements, reports
 //!      └───────── status ◀── conditions ◀──────────────── roster
 //! ```
 //!
@@ -26,6 +26,9 @@ mod secrets;
 
 #[cfg(feature = "cluster")]
 mod publish;
+
+#[cfg(feature = "cluster")]
+mod health;
 
 #[cfg(feature = "cluster")]
 mod roster;

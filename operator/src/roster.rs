@@ -1,10 +1,10 @@
-//! Who is connected, and what each relay acknowledged or refused: written by `serve`, read by `status`.
+//! Who is connected, and what each relay acknowledged, refused or reported: written by `serve`, read by `status`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crds::RELAY_LABEL;
+use crds::{OrphanedSpools, RELAY_LABEL};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Resource as _, ResourceExt as _};
 use relay_proto::{ObjectError, Version};
@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use crate::compile::Verdict;
 use crate::conditions::{Progress, Rejection};
+use crate::health::{self, Reported};
 use crate::inputs::{Key, Kind};
 use crate::publish::Publication;
 
@@ -50,6 +51,8 @@ struct Entry {
     acknowledged: Option<Acknowledged>,
     /// What it refused, unless it acknowledged something since.
     refused: Option<Refused>,
+    /// What it reported last on this stream.
+    reported: Option<Arc<Reported>>,
 }
 
 #[derive(Debug)]
@@ -111,6 +114,7 @@ impl Roster {
             uid,
             acknowledged,
             refused,
+            reported: None,
         };
         relays.entries.insert(pod.clone(), entry);
         drop(relays);
@@ -163,6 +167,11 @@ impl Roster {
                 let fleet = view.fleet(pod);
                 fleet.pods.insert(pod.name.clone());
                 fleet.heard.insert(pod.name.clone());
+                if let Some(reported) = &entry.reported {
+                    fleet
+                        .reported
+                        .push((pod.name.clone(), Arc::clone(reported)));
+                }
                 fleet
                     .acknowledged
                     .extend(entry.acknowledged.map(|acknowledged| acknowledged.revision));
@@ -244,6 +253,11 @@ impl Place {
         });
     }
 
+    /// The relay says how its destinations stand.
+    pub(crate) fn report(&self, reported: Reported) {
+        self.update(|entry| entry.reported = Some(Arc::new(reported)));
+    }
+
     fn update(&self, change: impl FnOnce(&mut Entry)) {
         let mut relays = self.roster.lock();
         if let Some(entry) = relays.entries.get_mut(&self.pod)
@@ -280,6 +294,8 @@ struct FleetView {
     acknowledged: Vec<u64>,
     /// Pod, revision, what is wrong by object.
     refused: Vec<(String, u64, BTreeMap<Key, String>)>,
+    /// Pod, and what it reported last.
+    reported: Vec<(String, Arc<Reported>)>,
 }
 
 impl View {
@@ -293,6 +309,23 @@ impl View {
         fleets.all(|fleet| {
             fleet.is_some_and(|fleet| fleet.is_in_cluster && fleet.pods == fleet.heard)
         })
+    }
+
+    /// How a Destination stands with the pods of its fleets that said so.
+    pub(crate) fn standing(&self, key: &Key, verdict: &Verdict) -> Option<health::Standing> {
+        let fleets = verdict.fleets.iter();
+        let fleets = fleets.filter_map(|relay| self.fleets.get(relay));
+        let reported = fleets.flat_map(|fleet| &fleet.reported);
+        health::standing(
+            key,
+            reported.map(|(pod, reported)| (pod.as_str(), &**reported)),
+        )
+    }
+
+    /// What the pods of a Relay have on disk for Destinations that are gone.
+    pub(crate) fn orphaned_spools(&self, relay: &Key) -> Option<OrphanedSpools> {
+        let reported = &self.fleets.get(relay)?.reported;
+        health::orphaned_spools(reported.iter().map(|(_, reported)| &**reported))
     }
 
     /// How far the pods of the object's fleets have come with it.

@@ -4,6 +4,7 @@
 //! relay ──Hello(relay, pod, active version)──▶   same version as published: acknowledged, nothing is sent
 //!       ◀──Offer(nonce, version, snapshot)────   else; and whenever something new is published
 //!       ──Answer(nonce, version, errors)─────▶   no errors: acknowledged; else refused, and offered again in a while
+//!       ──Report─────────────────────────────▶   how destinations stand; whenever that changes
 //! ```
 //!
 //! A stream looks at the newest publication when it is free to offer, so a slow relay skips versions and nothing queues up.
@@ -169,7 +170,7 @@ impl Stranger {
             .map_err(|_| Status::deadline_exceeded("no hello in time"))??;
         match first.and_then(|first| first.message) {
             Some(from_relay::Message::Hello(hello)) => Greeting::read(hello),
-            Some(from_relay::Message::Answer(_)) | None => {
+            Some(from_relay::Message::Answer(_) | from_relay::Message::Report(_)) | None => {
                 Err(Status::invalid_argument("say hello first"))
             }
         }
@@ -305,9 +306,21 @@ impl Conversation {
     }
 
     fn hear(&mut self, message: FromRelay) -> Result<(), Status> {
-        let Some(from_relay::Message::Answer(answer)) = message.message else {
-            return Err(Status::invalid_argument("only answers follow a hello"));
-        };
+        match message.message {
+            Some(from_relay::Message::Answer(answer)) => self.take_answer(answer),
+            Some(from_relay::Message::Report(report)) => {
+                self.place.report(report.into());
+                Ok(())
+            }
+            Some(from_relay::Message::Hello(_)) => Err(Status::invalid_argument(
+                "a hello is the first message of a stream, and no other",
+            )),
+            // Of a newer release.
+            None => Ok(()),
+        }
+    }
+
+    fn take_answer(&mut self, answer: Answer) -> Result<(), Status> {
         let Answer {
             nonce,
             version,

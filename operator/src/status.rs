@@ -38,6 +38,8 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 const CALLS_MAX: usize = 16;
 /// Acknowledgements come in crowds, and one write for all of them is enough.
 const PAUSE: Duration = Duration::from_millis(50);
+/// How often the figures of a status alone are worth a write.
+const FIGURES_INTERVAL: Duration = Duration::from_secs(30);
 const REEVALUATE: Duration = Duration::from_secs(30);
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 
@@ -58,6 +60,7 @@ struct Written {
     /// behind, the store still has the former.
     over: Option<String>,
     gave: Option<String>,
+    at: Instant,
     status: Status,
 }
 
@@ -226,7 +229,14 @@ impl Report {
             self.tell(&event, &reference(&key, uid, &resource), events)
                 .await;
         }
-        Applied::Written(key, Written { over, gave, status })
+        let at = Instant::now();
+        let written = Written {
+            over,
+            gave,
+            at,
+            status,
+        };
+        Applied::Written(key, written)
     }
 
     // An event that cannot be written is lost: the status says the same.
@@ -290,8 +300,19 @@ impl Moment {
             Some(last) if last.over == version => &last.status,
             _ => object.status().unwrap_or(&unseen),
         };
-        let progress = self.view.progress(&key, verdict, &self.publication);
+        let mut progress = self.view.progress(&key, verdict, &self.publication);
+        let mut health = None;
+        if key.kind == Kind::Destination
+            && let Some(standing) = self.view.standing(&key, verdict)
+        {
+            progress.degraded = standing.degraded;
+            health = Some(standing.health);
+        }
         let mut status = desired::status(verdict, &progress, current, self.now);
+        status.health = health;
+        if key.kind == Kind::Relay {
+            status.orphaned_spools = self.view.orphaned_spools(&key);
+        }
         if let Some(published) = self.publication.fleets.get(&key) {
             status.snapshot_version = published.version.to_string();
         }
@@ -302,7 +323,9 @@ impl Moment {
                 && !self.view.is_complete(verdict)
                 && desired::is_about_pods_alone(current, &status)
         };
-        if is_fixed || desired::is_same(current, &status) || is_held() {
+        let is_soon = last.is_some_and(|last| last.at.elapsed() < FIGURES_INTERVAL);
+        let is_patient = is_soon && desired::is_about_figures_alone(current, &status);
+        if is_fixed || desired::is_same(current, &status) || is_held() || is_patient {
             return None;
         }
         Some(Write {

@@ -101,6 +101,45 @@ fn wait_for_reason(
     })
 }
 
+fn wait_for_health(api: &ApiServer, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+    eventually(DEADLINE, what, || {
+        let sink = api.get("Destination", "sink").expect("it is there");
+        match is_so(&sink) {
+            true => Ok(sink["status"]["health"].clone()),
+            false => Err(sink["status"].to_string()),
+        }
+    })
+}
+
+#[test]
+fn a_destination_says_how_it_stands_with_relay_pods_and_stays_ready() {
+    let api = ApiServer::start();
+    let mut sink = Sink::absent();
+    apply_basics(&api, &sink);
+    let mut operator = Operator::start(&api);
+    operator.wait_until_ready();
+    let state = TempDir::new().unwrap();
+    let relay = operator.start_relay(&state);
+    let down = wait_for_reason(&api, "Destination", "sink", "Degraded", "NotConnected");
+    let refused = format!("1 of 1 relay pods cannot connect; {POD}: ");
+    assert!(down.message.starts_with(&refused), "{}", down.message);
+    let health = wait_for_health(&api, "nobody to be connected", |sink| {
+        sink["status"]["health"]["connectedPods"] == "0/1"
+    });
+    assert_eq!(health["lastError"]["pod"], POD);
+    // What it is about is applied, whoever can be reached.
+    wait_for_reason(&api, "Destination", "sink", "Ready", "Ready");
+
+    sink.reopen();
+    Sender::deliver(relay.address(), "web.a 1 1700000000\n");
+    sink.wait_for_lines(1);
+    let health = wait_for_health(&api, "the pod to be connected", |sink| {
+        Condition::of(sink, "Degraded").is_none()
+            && sink["status"]["health"]["connectedPods"] == "1/1"
+    });
+    assert_eq!(health.get("lastError"), None);
+}
+
 fn wait_until_all_ready(api: &ApiServer) {
     for (kind, name) in [
         ("Relay", "edge"),

@@ -1,6 +1,6 @@
 //! What a status should be, and how it differs from what it is. Pure.
 
-use crds::{ConditionType, Reason, Status};
+use crds::{ConditionType, Health, Reason, Status};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::events::{Event, EventType};
@@ -12,7 +12,7 @@ use crate::conditions::{Progress, conditions};
 const NOTE_BYTES_MAX: usize = 1024;
 
 /// Every type of condition that is ours.
-const TYPES: [ConditionType; 8] = [
+const TYPES: [ConditionType; 9] = [
     ConditionType::Accepted,
     ConditionType::ResolvedRefs,
     ConditionType::Programmed,
@@ -21,6 +21,7 @@ const TYPES: [ConditionType; 8] = [
     ConditionType::Reconciling,
     ConditionType::Shadowed,
     ConditionType::PartiallyInvalid,
+    ConditionType::Degraded,
 ];
 
 /// The status of an object. A condition that stays as it was in `current` keeps its time.
@@ -53,6 +54,8 @@ pub(super) fn status(
             false => progress.to_string(),
         },
         snapshot_version: String::new(),
+        health: None,
+        orphaned_spools: None,
     }
 }
 
@@ -61,16 +64,46 @@ pub(super) fn is_same(a: &Status, b: &Status) -> bool {
     a.observed_generation == b.observed_generation
         && a.programmed_pods == b.programmed_pods
         && a.snapshot_version == b.snapshot_version
-        && TYPES
-            .into_iter()
-            .all(|type_| match (find(a, type_), find(b, type_)) {
-                (Some(a), Some(b)) => {
-                    (&a.status, &a.reason, &a.message, a.observed_generation)
-                        == (&b.status, &b.reason, &b.message, b.observed_generation)
-                }
-                (None, None) => true,
-                (Some(_), None) | (None, Some(_)) => false,
-            })
+        && timeless(a.health.as_ref()) == timeless(b.health.as_ref())
+        && a.orphaned_spools == b.orphaned_spools
+        && have_same_conditions(a, b)
+}
+
+/// Whether nothing but figures differs that go up and down by themselves.
+pub(super) fn is_about_figures_alone(current: &Status, desired: &Status) -> bool {
+    let pods = |status: &Status| {
+        let health = status.health.as_ref();
+        health.map(|health| (health.connected_pods.clone(), health.dropping.clone()))
+    };
+    let orphans = |status: &Status| status.orphaned_spools.as_ref().map(|spools| spools.count);
+    current.observed_generation == desired.observed_generation
+        && current.programmed_pods == desired.programmed_pods
+        && current.snapshot_version == desired.snapshot_version
+        && pods(current) == pods(desired)
+        && orphans(current) == orphans(desired)
+        && have_same_conditions(current, desired)
+}
+
+// The same failure a moment later is no news.
+fn timeless(health: Option<&Health>) -> Option<Health> {
+    let mut health = health?.clone();
+    if let Some(error) = &mut health.last_error {
+        error.time = Time(Timestamp::UNIX_EPOCH);
+    }
+    Some(health)
+}
+
+fn have_same_conditions(a: &Status, b: &Status) -> bool {
+    TYPES
+        .into_iter()
+        .all(|type_| match (find(a, type_), find(b, type_)) {
+            (Some(a), Some(b)) => {
+                (&a.status, &a.reason, &a.message, a.observed_generation)
+                    == (&b.status, &b.reason, &b.message, b.observed_generation)
+            }
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        })
 }
 
 /// Whether an object that relays ran when it was last looked at is just as it was, and all that changes is on how many.
@@ -89,8 +122,20 @@ pub(super) fn is_about_pods_alone(current: &Status, desired: &Status) -> bool {
             .all(|type_| is_true(current, type_) == is_true(desired, type_))
 }
 
-/// What is to be told of a change of Ready, if it changed. That relays have yet to answer is no news.
+/// What is to be told of a change of Ready, if it changed, or else of what degrades a Destination.
 pub(super) fn event(current: &Status, desired: &Status) -> Option<Event> {
+    ready_event(current, desired).or_else(|| degraded_event(current, desired))
+}
+
+fn degraded_event(current: &Status, desired: &Status) -> Option<Event> {
+    let degraded = find(desired, ConditionType::Degraded)?;
+    let before = find(current, ConditionType::Degraded);
+    let is_news = before.is_none_or(|before| before.reason != degraded.reason);
+    is_news.then(|| told(degraded, EventType::Warning, "Deliver"))
+}
+
+// That relays have yet to answer is no news.
+fn ready_event(current: &Status, desired: &Status) -> Option<Event> {
     let ready = find(desired, ConditionType::Ready)?;
     let before = find(current, ConditionType::Ready);
     let is_news = before
@@ -98,17 +143,22 @@ pub(super) fn event(current: &Status, desired: &Status) -> Option<Event> {
     if !is_news || ready.reason == Reason::Pending.as_str() {
         return None;
     }
-    let note = &ready.message[..ready.message.floor_char_boundary(NOTE_BYTES_MAX)];
-    Some(Event {
-        type_: match is_true(desired, ConditionType::Ready) {
-            true => EventType::Normal,
-            false => EventType::Warning,
-        },
-        reason: ready.reason.clone(),
-        note: Some(note.to_owned()),
-        action: "Program".to_owned(),
+    let type_ = match is_true(desired, ConditionType::Ready) {
+        true => EventType::Normal,
+        false => EventType::Warning,
+    };
+    Some(told(ready, type_, "Program"))
+}
+
+fn told(condition: &Condition, type_: EventType, action: &str) -> Event {
+    let message = &condition.message;
+    Event {
+        type_,
+        reason: condition.reason.clone(),
+        note: Some(message[..message.floor_char_boundary(NOTE_BYTES_MAX)].to_owned()),
+        action: action.to_owned(),
         secondary: None,
-    })
+    }
 }
 
 fn find(status: &Status, type_: ConditionType) -> Option<&Condition> {

@@ -135,6 +135,7 @@ fn progress(pods: usize, active: usize) -> Progress {
         pods,
         active,
         rejection: None,
+        degraded: None,
     }
 }
 
