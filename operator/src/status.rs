@@ -171,7 +171,7 @@ impl Report {
         while let Some(result) = results.next().await {
             match result {
                 Applied::Written(key, status) => {
-                    written.insert(key, status);
+                    written.insert(key, *status);
                 }
                 Applied::Gone => {}
                 Applied::Failed => failures += 1,
@@ -236,7 +236,7 @@ impl Report {
             at,
             status,
         };
-        Applied::Written(key, written)
+        Applied::Written(key, Box::new(written))
     }
 
     // An event that cannot be written is lost: the status says the same.
@@ -261,7 +261,7 @@ impl Report {
 }
 
 enum Applied {
-    Written(Key, Written),
+    Written(Key, Box<Written>),
     /// There is nobody to say it to.
     Gone,
     Failed,
