@@ -80,7 +80,7 @@ pub struct DestinationSpec {
 }
 
 /// A carbon server, over TCP, in the plaintext protocol.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Carbon {
     /// host:port, or [address]:port for IPv6. A host name is asked again at every connect.
@@ -95,9 +95,19 @@ pub struct Carbon {
     /// A connection that took no byte for this long is given up and made anew.
     #[serde(default = "default_write_timeout")]
     pub write_timeout: Duration,
+    /// A connection is closed in good order and made anew at this age, or up to a tenth earlier, so that the host name is asked
+    /// again and load balancers get their turn; 1s or more. 0s: never.
+    #[serde(default = "default_max_connection_age")]
+    #[x_kube(validation = Rule::new("duration(self) == duration('0s') || duration(self) >= duration('1s')")
+        .message("write 1s or more, or 0s for a connection that may grow as old as it likes"))]
+    pub max_connection_age: Duration,
     /// How the connection is encrypted. Default: it is not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<CarbonTls>,
+}
+
+fn default_max_connection_age() -> Duration {
+    Duration::from_secs(3600)
 }
 
 fn default_connect_timeout() -> Duration {

@@ -258,3 +258,37 @@ fn a_sender_that_a_full_queue_holds_up_is_let_go_when_the_destination_is_removed
     assert_eq!(other.values()["load.a"], numbers(stalled.begun));
     assert_eq!(relay.settle(stalled.begun).forwarded, stalled.begun);
 }
+
+#[test]
+fn a_connection_is_made_anew_at_its_age_and_no_line_is_lost_or_sent_twice() {
+    let sink = Sink::open();
+    let directory = Directory::of([
+        relay("", ""),
+        format!(
+            "apiVersion: carbonway.io/v1alpha1\n\
+             kind: Destination\n\
+             metadata: {{name: a}}\n\
+             spec: {{carbon: {{address: '{}', maxConnectionAge: 1s}}, queue: {{whenFull: Block}}}}\n",
+            sink.address()
+        ),
+        route("all", "destinations: [{name: a}]"),
+    ]);
+    let relay = RelayProcess::run(&directory);
+    let flood = Flood::start(relay.address(), "load.a");
+    eventually(DEADLINE, "the third connection", || {
+        match sink.connections().len() {
+            connections @ 3.. => Ok(connections),
+            connections => Err(connections.to_string()),
+        }
+    });
+    let sent = flood.finish();
+    let a = relay.settle(sent).destination("a");
+    assert_eq!((a.sent, a.resent), (sent, 0));
+    eventually(DEADLINE, "every line at the sink", || {
+        match sink.line_count() as u64 {
+            lines if lines >= sent => Ok(()),
+            lines => Err(format!("{lines} of {sent}")),
+        }
+    });
+    assert_eq!(sink.values()["load.a"], numbers(sent));
+}

@@ -83,6 +83,7 @@ fn a_route_goes_to_the_default_relay_with_its_destination() {
                     address: "graphite:2003".into(),
                     connect_timeout_ms: 5_000,
                     write_timeout_ms: 30_000,
+                    connection_age_max_ms: 3_600_000,
                     tls: None,
                 },
             )),

@@ -134,6 +134,8 @@ pub struct Destination {
     pub spool: Option<Spool>,
     /// What is sent again after a connection broke, in bytes.
     pub resend_bytes_max: usize,
+    /// When a connection is closed and made anew; `None`: never.
+    pub connection_age_max: Option<Duration>,
 }
 
 /// Where lines go.

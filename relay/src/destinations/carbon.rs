@@ -10,7 +10,7 @@ use std::time::Duration;
 use relay_engine::{Address, CarbonTls};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpStream, lookup_host};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use super::outq::unacknowledged;
@@ -24,6 +24,9 @@ const WRITE_CHUNKS_MAX: usize = 64;
 
 /// How long a connection may be silent before the kernel asks whether the peer is there.
 const KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// How often the kernel is asked whether the peer has everything, when a connection is closed: nothing tells it.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// How long a peer has to take the rest of a line, when the connection is closed for another endpoint.
 const END_LINE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -174,6 +177,21 @@ impl Connection {
     pub(crate) async fn finish(&mut self) -> io::Result<()> {
         self.end_session().await;
         SockRef::from(&*self.stream).shutdown(std::net::Shutdown::Write)
+    }
+
+    /// Ends the connection in good order. Resolves when the peer's kernel has all that it was given.
+    ///
+    /// # Errors
+    /// It has not after the write time-out, or the connection is broken.
+    pub(crate) async fn close(&mut self) -> io::Result<()> {
+        self.finish().await?;
+        let acknowledged = async {
+            while self.unacknowledged() > 0 {
+                sleep(LOOK_AGAIN).await;
+            }
+            Ok(())
+        };
+        within(self.write_timeout, "close", acknowledged).await
     }
 
     // Says so in the session too, if there is one and the peer takes it soon.

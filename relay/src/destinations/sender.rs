@@ -41,6 +41,9 @@ const BACK_OFF_MAX: Duration = Duration::from_secs(10);
 /// A connection that lasted this long was a good one: the next back-off begins anew.
 const GOOD_CONNECTION: Duration = Duration::from_secs(10);
 
+/// Connections end earlier than at their greatest age by up to this part of it, so that they do not all end at once.
+const AGE_SPREAD: f64 = 0.1;
+
 /// A destination that failed gets lines by failover again when it has been connected for this long.
 const LIVE_AGAIN: Duration = Duration::from_secs(5);
 
@@ -84,6 +87,8 @@ enum Ended {
     Finished,
     // The destination has another endpoint.
     EndpointChanged,
+    // The connection is as old as it may become.
+    Aged,
     Broken(io::Error),
 }
 
@@ -171,9 +176,17 @@ impl Sender {
                         spool.connected().await;
                     }
                     let ended = self.write(&mut connection, &settings.endpoint).await;
-                    if let Ended::EndpointChanged = ended {
+                    if let Ended::EndpointChanged | Ended::Aged = ended {
                         connection.end_line(&mut self.in_hand, &self.queue).await;
                     }
+                    let ended = match ended {
+                        // Whether it arrived is known, so nothing need go again.
+                        Ended::Aged => connection
+                            .close()
+                            .await
+                            .map_or_else(Ended::Broken, |()| Ended::Aged),
+                        Ended::Finished | Ended::EndpointChanged | Ended::Broken(_) => ended,
+                    };
                     self.queue.set_connected(false);
                     self.in_hand.settle(&self.queue);
                     self.tell_spool();
@@ -195,7 +208,7 @@ impl Sender {
             };
             match ended {
                 Ended::Finished => return,
-                Ended::EndpointChanged => self.back_off = BACK_OFF_MIN,
+                Ended::EndpointChanged | Ended::Aged => self.back_off = BACK_OFF_MIN,
                 Ended::Broken(error) => {
                     self.queue.set_live(false);
                     let endpoint = Described(&settings.endpoint);
@@ -271,11 +284,18 @@ impl Sender {
             ..
         } = self;
         let connected_at = Instant::now();
+        let age_max = settings.borrow().connection_age_max;
+        let ends_at =
+            age_max.map(|age| connected_at + age.mul_f64(1.0 - AGE_SPREAD * fastrand::f64()));
+        let mut aged = pin!(reached(ends_at));
         let mut live_again = pin!(sleep_until(connected_at + LIVE_AGAIN));
         loop {
             // Under load the timer below is never waited for.
             if !queue.is_live() && connected_at.elapsed() >= LIVE_AGAIN {
                 queue.set_live(true);
+            }
+            if ends_at.is_some_and(|end| end <= Instant::now()) {
+                return Ended::Aged;
             }
             if in_hand.chunks.is_empty() {
                 let more = tokio::select! {
@@ -288,6 +308,7 @@ impl Sender {
                     error = connection.broken() => return Ended::Broken(error),
                     () = endpoint_changed(settings, endpoint) => return Ended::EndpointChanged,
                     () = &mut live_again, if !queue.is_live() => continue,
+                    () = &mut aged => return Ended::Aged,
                 };
                 if !more {
                     return match connection.finish().await {
@@ -412,6 +433,14 @@ impl InHand {
     }
 }
 
+// Resolves then, if ever.
+async fn reached(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
 // The next batch from the spool, when it may go.
 async fn next_batch(spool: &mut Option<SpoolHandle>, replay_at: Instant) -> Batch {
     let Some(spool) = spool else {
@@ -459,6 +488,14 @@ impl Connection {
             Self::Carbon(connection) => connection.end_line(in_hand, queue).await,
             // A file is written in whole chunks.
             Self::File(_) => {}
+        }
+    }
+
+    // Resolves when the other side has everything.
+    async fn close(&mut self) -> io::Result<()> {
+        match self {
+            Self::Carbon(connection) => connection.close().await,
+            Self::File(_) => Ok(()),
         }
     }
 

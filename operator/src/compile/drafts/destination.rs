@@ -25,6 +25,7 @@ pub(super) fn message(
             address: carbon.address.clone(),
             connect_timeout_ms: carbon.connect_timeout.as_millis(),
             write_timeout_ms: carbon.write_timeout.as_millis(),
+            connection_age_max_ms: carbon.max_connection_age.as_millis(),
             tls: carbon
                 .tls
                 .as_ref()

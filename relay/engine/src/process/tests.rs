@@ -241,6 +241,7 @@ fn consistent_hash_gives_a_series_to_its_owners() {
                 address: format!("10.0.0.{host}:2003"),
                 connect_timeout_ms: 1,
                 write_timeout_ms: 1,
+                connection_age_max_ms: 0,
                 tls: None,
             })),
             ..proto::Destination::default()

@@ -443,6 +443,7 @@ impl Loader {
                 queue,
                 spool: self.spool(destination, queue.when_full),
                 resend_bytes_max: self.resend(destination.resend_bytes_max),
+                connection_age_max: connection_age_max(destination.endpoint.as_ref()),
             });
         }
         (loaded, indexes)
@@ -757,6 +758,17 @@ impl Loader {
             kind,
             message,
         });
+    }
+}
+
+// Of what has connections.
+fn connection_age_max(endpoint: Option<&proto::destination::Endpoint>) -> Option<Duration> {
+    match endpoint? {
+        proto::destination::Endpoint::Carbon(carbon) => match carbon.connection_age_max_ms {
+            0 => None,
+            ms => Some(Duration::from_millis(ms)),
+        },
+        proto::destination::Endpoint::File(_) => None,
     }
 }
 

@@ -346,6 +346,9 @@ pub struct Carbon {
     /// Absent: the connection is not encrypted.
     #[prost(message, optional, tag = "4")]
     pub tls: ::core::option::Option<CarbonTls>,
+    /// A connection is closed and made anew at this age, in milliseconds. Zero: never.
+    #[prost(uint64, tag = "5")]
+    pub connection_age_max_ms: u64,
 }
 /// How a carbon server is spoken to over TLS.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

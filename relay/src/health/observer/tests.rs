@@ -200,6 +200,7 @@ fn connected(name: &str) -> Known {
         queue,
         spool: None,
         resend_bytes_max: 0,
+        connection_age_max: None,
     };
     let queue = Arc::new(Queue::new(queue));
     queue.set_connected(true);
