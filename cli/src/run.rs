@@ -50,7 +50,7 @@ pub(crate) struct Args {
     #[arg(long, env = "CARBONWAY_LISTEN_ADDRESS", default_value_t = IpAddr::from(Ipv4Addr::UNSPECIFIED))]
     listen_address: IpAddr,
 
-    /// Where /livez, /readyz, /metrics, /refused and /conditions are served.
+    /// Where /livez, /readyz, /metrics, /destinations, /refused, /explain and /conditions are served.
     #[arg(
         long,
         env = "CARBONWAY_ADMIN_ADDRESS",

@@ -311,6 +311,22 @@ impl View {
         })
     }
 
+    /// Whether every pod of these fleets that is connected has reported: before that nothing is known of how things stand, for
+    /// relays report only after they have connected. Nobody being there counts if relays `had_time` to connect.
+    pub(crate) fn have_reported<'a>(
+        &self,
+        fleets: impl IntoIterator<Item = &'a Key>,
+        had_time: bool,
+    ) -> bool {
+        let fleets = fleets
+            .into_iter()
+            .filter_map(|relay| self.fleets.get(relay));
+        let counts = fleets.map(|fleet| (fleet.heard.len(), fleet.reported.len()));
+        let (heard, reported) =
+            counts.fold((0, 0), |sum, count| (sum.0 + count.0, sum.1 + count.1));
+        heard == reported && (heard > 0 || had_time)
+    }
+
     /// How a Destination stands with the pods of its fleets that said so.
     pub(crate) fn standing(&self, key: &Key, verdict: &Verdict) -> Option<health::Standing> {
         let fleets = verdict.fleets.iter();

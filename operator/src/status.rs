@@ -300,22 +300,7 @@ impl Moment {
             Some(last) if last.over == version => &last.status,
             _ => object.status().unwrap_or(&unseen),
         };
-        let mut progress = self.view.progress(&key, verdict, &self.publication);
-        let mut health = None;
-        if key.kind == Kind::Destination
-            && let Some(standing) = self.view.standing(&key, verdict)
-        {
-            progress.degraded = standing.degraded;
-            health = Some(standing.health);
-        }
-        let mut status = desired::status(verdict, &progress, current, self.now);
-        status.health = health;
-        if key.kind == Kind::Relay {
-            status.orphaned_spools = self.view.orphaned_spools(&key);
-        }
-        if let Some(published) = self.publication.fleets.get(&key) {
-            status.snapshot_version = published.version.to_string();
-        }
+        let status = self.desired(&key, verdict, current);
         let is_fixed = last
             .is_some_and(|last| last.gave == version && desired::is_same(&last.status, &status));
         let is_held = || {
@@ -335,6 +320,34 @@ impl Moment {
             status,
             key,
         })
+    }
+}
+
+impl Moment {
+    // What the status of an object should be.
+    fn desired(&self, key: &Key, verdict: &Verdict, current: &Status) -> Status {
+        let mut progress = self.view.progress(key, verdict, &self.publication);
+        let standing = match key.kind {
+            Kind::Destination => self.view.standing(key, verdict),
+            Kind::Relay | Kind::Route | Kind::Blocklist | Kind::Rewriter | Kind::Aggregator => None,
+        };
+        let health = standing.map(|standing| {
+            progress.degraded = standing.degraded;
+            standing.health
+        });
+        let mut status = desired::status(verdict, &progress, current, self.now);
+        if let Some(published) = self.publication.fleets.get(key) {
+            status.snapshot_version = published.version.to_string();
+        }
+        if self.view.have_reported(&verdict.fleets, self.is_settled) {
+            status.health = health;
+            if key.kind == Kind::Relay {
+                status.orphaned_spools = self.view.orphaned_spools(key);
+            }
+        } else if !verdict.fleets.is_empty() {
+            desired::keep_health(&mut status, current);
+        }
+        status
     }
 }
 

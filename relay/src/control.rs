@@ -1,7 +1,7 @@
 //! The operator's client: keeps a stream open, hands on what is offered, answers, and passes on the relay's reports.
 //!
-//! It knows nothing of what a snapshot or a report means. When the stream ends for whatever reason it comes back, after a wait that is
-//! drawn at random so that a fleet does not come back all at once.
+//! It knows nothing of what a snapshot or a report means. When the stream ends for whatever reason it comes back, after a wait
+//! that is drawn at random so that a fleet does not come back all at once.
 
 use std::time::Duration;
 

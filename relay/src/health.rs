@@ -4,7 +4,7 @@
 //! destinations (a sample a second), spools (after each snapshot, and once a minute) ─▶ Observer ─▶ Report, when it changes
 //! ```
 //!
-//! Whoever wants reports follows the newest: the operator's client sends it, `carbonway run` prints what changed.
+//! The operator's client follows the newest and sends it.
 
 mod observer;
 

@@ -190,3 +190,21 @@ fn progress_of(roster: &Roster, pods: &[Arc<Pod>], key: &Key) -> Progress {
 fn said(roster: &Roster, pods: &[Arc<Pod>]) -> String {
     progress_of(roster, pods, &route()).to_string()
 }
+
+#[tokio::test]
+async fn how_things_stand_is_known_when_every_relay_that_is_connected_has_reported() {
+    let roster = Roster::new(GRACE);
+    let fleet = edge("a").fleet;
+    let known = |had_time| roster.view(&[]).have_reported([&fleet], had_time);
+    assert!(!known(false) && known(true), "nobody is there");
+    let is_known = || known(true);
+    let [a, b] = ["a", "b"].map(|pod| roster.join(edge(pod), None));
+    a.report(Reported::default());
+    assert!(!is_known(), "b has yet to report");
+    b.report(Reported::default());
+    assert!(is_known());
+    let again = roster.join(edge("b"), None);
+    assert!(!is_known(), "b has yet to report on its new stream");
+    again.report(Reported::default());
+    assert!(is_known());
+}

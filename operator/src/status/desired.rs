@@ -59,6 +59,23 @@ pub(super) fn status(
     }
 }
 
+/// Leaves what relay pods said as it was last told.
+pub(super) fn keep_health(status: &mut Status, current: &Status) {
+    status.health.clone_from(&current.health);
+    status.orphaned_spools.clone_from(&current.orphaned_spools);
+    let is_degraded = |condition: &Condition| condition.type_ == ConditionType::Degraded.as_str();
+    status
+        .conditions
+        .retain(|condition| !is_degraded(condition));
+    let degraded = find(current, ConditionType::Degraded).cloned();
+    status
+        .conditions
+        .extend(degraded.map(|condition| Condition {
+            observed_generation: Some(status.observed_generation),
+            ..condition
+        }));
+}
+
 /// Whether two statuses say the same, whenever it came to be. Conditions of others are not looked at.
 pub(super) fn is_same(a: &Status, b: &Status) -> bool {
     a.observed_generation == b.observed_generation

@@ -103,6 +103,27 @@ fn an_event_tells_of_a_change_of_ready() {
 }
 
 #[test]
+fn health_that_is_not_known_yet_stays_as_it_was_told() {
+    let finding = Finding::new(Reason::NotConnected, "1 of 2 relay pods cannot connect");
+    let degraded = Progress {
+        degraded: Some(finding),
+        ..progress(2, 2)
+    };
+    let health = Health {
+        connected_pods: "1/2".to_owned(),
+        ..Health::default()
+    };
+    let told = Status {
+        health: Some(health),
+        ..status(&verdict(1), &degraded, &Status::default(), at(1))
+    };
+    let mut unknown = status(&verdict(1), &progress(2, 2), &told, at(2));
+    assert!(!is_same(&told, &unknown));
+    keep_health(&mut unknown, &told);
+    assert!(is_same(&told, &unknown));
+}
+
+#[test]
 fn an_events_note_fits() {
     let mut long = refused(1);
     long.accepted.message = "é".repeat(2000);
