@@ -1,7 +1,7 @@
 //! A directory of resources: every `*.yaml` and `*.yml` in it, several documents a file if need be. Directories within it
 //! are not read.
 //!
-//! Objects without a namespace are in `default`. Secrets are there for resources to refer to. Other documents of other API
+//! Objects without a namespace are in `default`. Secrets, Services and EndpointSlices are there for resources to refer to. Other documents of other API
 //! groups (a kustomization, a ConfigMap) are passed over. What is wrong is collected, not thrown, so that all of it is said at once.
 
 use std::collections::BTreeMap;
@@ -11,7 +11,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use operator::inputs::{Inputs, Key, Kind, Objects, Secret, SecretName};
+use k8s_openapi::api::core::v1;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use operator::inputs::{
+    Inputs, Key, Kind, Objects, SERVICE_LABEL, Secret, SecretName, ServiceName,
+};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_saphyr::{MessageFormatter as _, UserMessageFormatter};
@@ -161,6 +165,12 @@ impl Parser<'_> {
         if (api_version, kind) == ("v1", "Secret") {
             return self.secret(&origin, object);
         }
+        if (api_version, kind) == ("v1", "Service") {
+            return self.service(&origin, object);
+        }
+        if (api_version, kind) == ("discovery.k8s.io/v1", "EndpointSlice") {
+            return self.endpoint_slice(&origin, object);
+        }
         if api_version.split('/').next() != Some(crds::GROUP) {
             return;
         }
@@ -197,8 +207,7 @@ impl Parser<'_> {
     fn secret(&mut self, origin: &Origin, object: Value) {
         let refuse = |field: &str, message: &str| origin.finding(None, field, message);
         let findings = &mut self.directory.findings;
-        let Ok(object) = serde_json::from_value::<k8s_openapi::api::core::v1::Secret>(object)
-        else {
+        let Ok(object) = serde_json::from_value::<v1::Secret>(object) else {
             let message = "not a Secret: data is in base64, stringData is plain text";
             return findings.push(refuse("", message));
         };
@@ -212,6 +221,49 @@ impl Parser<'_> {
         if before.is_some() {
             findings.push(refuse("metadata.name", &message));
         }
+    }
+
+    fn service(&mut self, origin: &Origin, object: Value) {
+        let object = match serde_path_to_error::deserialize::<_, v1::Service>(object) {
+            Ok(object) => object,
+            Err(error) => return self.undecodable(origin, &error),
+        };
+        let namespace = object.metadata.namespace.as_deref();
+        let name = ServiceName {
+            namespace: namespace.unwrap_or(DEFAULT_NAMESPACE).to_owned(),
+            name: object.metadata.name.clone().unwrap_or_default(),
+        };
+        let services = &mut self.objects.services;
+        services.entry(name).or_default().set_service(Some(&object));
+    }
+
+    fn endpoint_slice(&mut self, origin: &Origin, object: Value) {
+        let object = match serde_path_to_error::deserialize::<_, EndpointSlice>(object) {
+            Ok(object) => object,
+            Err(error) => return self.undecodable(origin, &error),
+        };
+        let namespace = object.metadata.namespace.as_deref();
+        match ServiceName::of_slice(&object, namespace.unwrap_or(DEFAULT_NAMESPACE)) {
+            Some(name) => {
+                let services = &mut self.objects.services;
+                services.entry(name).or_default().put_slice(&object);
+            }
+            None => {
+                let message = format!("it is no Service's: name one in the label {SERVICE_LABEL}");
+                let finding = origin.finding(None, "metadata.labels", message);
+                self.directory.findings.push(finding);
+            }
+        }
+    }
+
+    fn undecodable(
+        &mut self,
+        origin: &Origin,
+        error: &serde_path_to_error::Error<serde_json::Error>,
+    ) {
+        let (field, message) = (error.path().to_string(), error.inner().to_string());
+        let finding = origin.finding(None, field, message);
+        self.directory.findings.push(finding);
     }
 
     fn object(&mut self, origin: Origin, key: Key, object: &Value) {
@@ -360,6 +412,27 @@ mod tests {
                 "f.yaml:11: not a Secret: data is in base64, stringData is plain text",
             ]
         );
+    }
+
+    #[test]
+    fn services_and_their_slices_are_kept_for_those_who_refer_to_them() {
+        let slice = "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: g-1, labels: {kubernetes.io/service-name: g}}\naddressType: IPv4\nendpoints: []\n";
+        let service = "apiVersion: v1\nkind: Service\nmetadata: {name: h, namespace: x}\nspec: {ports: [{port: 2003}]}\n";
+        let files = Files::from([(PathBuf::from("f.yaml"), format!("{slice}---\n{service}"))]);
+        let directory = parse(&files, &Schemas::new().unwrap());
+        assert_eq!(directory.findings, []);
+        let services = &directory.inputs.objects().services;
+        let found: Vec<_> = services.keys().map(ToString::to_string).collect();
+        assert_eq!(found, ["Service default/g", "Service x/h"]);
+
+        let nobodys = slice.replace("kubernetes.io/service-name", "app");
+        let bad = format!("{nobodys}---\n{}", service.replace("2003", "plain"));
+        let (_, findings) = parsed(&bad);
+        assert_eq!(
+            findings[0],
+            "f.yaml:1: metadata.labels: it is no Service's: name one in the label kubernetes.io/service-name"
+        );
+        assert!(findings[1].contains("spec.ports[0].port"), "{findings:?}");
     }
 
     #[test]

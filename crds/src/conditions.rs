@@ -77,6 +77,10 @@ pub enum Reason {
     SecretNotFound,
     /// It refers to a Secret that lacks what is needed of it, or whose certificate or key cannot be used.
     InvalidSecret,
+    /// It refers to a Service that does not exist, or that the operator may not read.
+    ServiceNotFound,
+    /// It refers to a Service that does not have the port, or more endpoints than are used.
+    InvalidService,
     /// Nothing refers to it, so there is nothing to run.
     NotReferenced,
     /// Some relay pods have yet to answer.
@@ -116,6 +120,8 @@ impl Reason {
             Self::DestinationNotAccepted => "DestinationNotAccepted",
             Self::SecretNotFound => "SecretNotFound",
             Self::InvalidSecret => "InvalidSecret",
+            Self::ServiceNotFound => "ServiceNotFound",
+            Self::InvalidService => "InvalidService",
             Self::NotReferenced => "NotReferenced",
             Self::Pending => "Pending",
             Self::Rejected => "Rejected",

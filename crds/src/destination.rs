@@ -49,6 +49,11 @@ use crate::{CarbonTls, Duration, Size, Status};
     ),
     printcolumn(name = "Address", type_ = "string", json_path = ".spec.carbon.address"),
     printcolumn(
+        name = "Service",
+        type_ = "string",
+        json_path = ".spec.carbon.service.name"
+    ),
+    printcolumn(
         name = "File",
         type_ = "string",
         json_path = ".spec.file.path",
@@ -79,16 +84,29 @@ pub struct DestinationSpec {
     pub resend: Resend,
 }
 
-/// A carbon server, over TCP, in the plaintext protocol.
+/// A carbon server, or the servers of a Service, over TCP, in the plaintext protocol.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("[has(self.address), has(self.service)].exists_one(set, set)")
+    .message("set exactly one of address and service"))]
 pub struct Carbon {
     /// host:port, or [address]:port for IPv6. A host name is asked again at every connect.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(min = 3, max = 261),
         regex(pattern = r"^(\[[0-9a-fA-F:.%a-z]+\]|[^:\[\]\s/]+):[0-9]{1,5}$")
     )]
-    pub address: String,
+    pub address: Option<String>,
+    /// A Service: each of its ready endpoints is a server. Series are shared out among them by their names, in every relay in
+    /// the same way; when an endpoint comes or goes, only series move that it gets or had. What waits for one that goes is sent
+    /// to the others. With no ready endpoint, lines wait.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceRef>,
+    /// Connections to each server, 1 to 32; a series is always on one of them. Queue and resend are shared out among them.
+    /// With a Service that has many endpoints there are fewer, so that there are at most 256 in all.
+    #[serde(default = "default_connections")]
+    #[schemars(range(min = 1, max = 32))]
+    pub connections: i32,
     /// How long a connect may take; with TLS that includes the handshake.
     #[serde(default = "default_connect_timeout")]
     pub connect_timeout: Duration,
@@ -104,6 +122,25 @@ pub struct Carbon {
     /// How the connection is encrypted. Default: it is not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<CarbonTls>,
+}
+
+/// A Service of the same namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceRef {
+    /// The Service's name.
+    #[schemars(
+        length(min = 1, max = 63),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+    )]
+    pub name: String,
+    /// The Service's port. Without a cluster and without a Service among the resources: the port of its EndpointSlices.
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: i32,
+}
+
+fn default_connections() -> i32 {
+    1
 }
 
 fn default_max_connection_age() -> Duration {

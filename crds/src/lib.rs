@@ -30,7 +30,7 @@ pub use aggregator::{Aggregator, AggregatorSpec, PercentileDefinition};
 pub use blocklist::{Blocklist, BlocklistSpec};
 pub use conditions::{ConditionType, Reason};
 pub use destination::{
-    Carbon, Destination, DestinationSpec, File, Queue, Resend, Spool, Sync, WhenFull,
+    Carbon, Destination, DestinationSpec, File, Queue, Resend, ServiceRef, Spool, Sync, WhenFull,
 };
 pub use manifest::{KINDS, all, to_yaml};
 pub use matching::Match;

@@ -132,6 +132,8 @@ impl Finding {
             | Reason::DestinationNotAccepted
             | Reason::SecretNotFound
             | Reason::InvalidSecret
+            | Reason::ServiceNotFound
+            | Reason::InvalidService
             | Reason::NotReferenced
             | Reason::Pending
             | Reason::Rejected

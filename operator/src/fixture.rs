@@ -6,7 +6,7 @@ use kube::ResourceExt as _;
 use serde::de::DeserializeOwned;
 
 use crate::compile::{Compiled, compile};
-use crate::inputs::{Inputs, Kind, Objects, Secret, SecretName};
+use crate::inputs::{Inputs, Kind, Objects, Secret, SecretName, ServiceName};
 
 pub(crate) const RELAY: &str = "
 kind: Relay
@@ -38,6 +38,14 @@ pub(crate) fn apply(manifests: &[&str]) -> Compiled {
                 name: object.name_any(),
             };
             objects.secrets.insert(name, Secret::of(&object));
+            continue;
+        }
+        if manifest.starts_with("\nkind: EndpointSlice\n") {
+            let slice: k8s_openapi::api::discovery::v1::EndpointSlice =
+                serde_saphyr::from_str(&format!("apiVersion: discovery.k8s.io/v1{manifest}"))
+                    .unwrap();
+            let name = ServiceName::of_slice(&slice, "d").expect("a slice is a Service's");
+            objects.services.entry(name).or_default().put_slice(&slice);
             continue;
         }
         let kind = Kind::ALL

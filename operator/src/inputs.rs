@@ -3,6 +3,7 @@
 //! The reflectors (or the files of a directory) fill it; [`crate::compile`] alone reads it.
 
 mod secret;
+mod service;
 
 use std::collections::BTreeMap;
 use std::{fmt, sync::Arc};
@@ -12,6 +13,8 @@ use kube::ResourceExt;
 use relay_proto::ObjectRef;
 
 pub use secret::{Secret, SecretName};
+pub(crate) use service::ENDPOINTS_MAX;
+pub use service::{NoServers, SERVICE_LABEL, Service, ServiceName};
 
 /// A kind of resource that is compiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -135,6 +138,8 @@ pub struct Objects {
     pub aggregators: Vec<Arc<Aggregator>>,
     /// Certificates and keys that these refer to. Others may be among them; nobody looks at those.
     pub secrets: BTreeMap<SecretName, Secret>,
+    /// Services that these refer to, with their endpoints. Others may be among them; nobody looks at those.
+    pub services: BTreeMap<ServiceName, Service>,
 }
 
 /// All resources at one moment. Each list is sorted by namespace, then name, and holds no identity twice, so that the
@@ -154,6 +159,7 @@ impl Inputs {
             rewriters,
             aggregators,
             secrets,
+            services,
         } = objects;
         Self(Objects {
             relays: sorted(relays),
@@ -163,6 +169,7 @@ impl Inputs {
             rewriters: sorted(rewriters),
             aggregators: sorted(aggregators),
             secrets,
+            services,
         })
     }
 

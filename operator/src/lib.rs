@@ -25,6 +25,9 @@ mod watch;
 mod secrets;
 
 #[cfg(feature = "cluster")]
+mod endpoints;
+
+#[cfg(feature = "cluster")]
 mod publish;
 
 #[cfg(feature = "cluster")]

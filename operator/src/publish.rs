@@ -185,7 +185,9 @@ pub(crate) async fn run(
             continue;
         }
         let inputs = stores.inputs();
-        if !stores.secrets.have(&inputs.objects().secrets_wanted()) {
+        let objects = inputs.objects();
+        let have_secrets = stores.secrets.have(&objects.secrets_wanted());
+        if !stores.services.have(&objects.services_wanted()) || !have_secrets {
             // They are being read, and that is told as a change.
             continue;
         }

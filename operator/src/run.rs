@@ -14,6 +14,7 @@ use tracing::{info, warn};
 
 use crate::admin::{self, Admin};
 use crate::config::Config;
+use crate::endpoints;
 use crate::metrics::Metrics;
 use crate::publish;
 use crate::roster::Roster;
@@ -27,7 +28,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Runs the operator until `shutdown` is over.
 ///
-/// Starts: ports, watches, reading Secrets, publishing, serving, reporting. Stops: reporting, publishing and watches at once; then relays and
+/// Starts: ports, watches, reading Secrets and Services, publishing, serving, reporting. Stops: reporting, publishing and watches at once; then relays and
 /// the admin port are told, and waited for a little.
 ///
 /// # Errors
@@ -51,6 +52,11 @@ pub async fn run(
     let namespace = config.namespace.as_deref();
     let stores = Stores::start(&mut workers, &client, namespace, &metrics);
     workers.spawn(secrets::run(
+        client.clone(),
+        Arc::clone(&stores),
+        Arc::clone(&metrics),
+    ));
+    workers.spawn(endpoints::run(
         client.clone(),
         Arc::clone(&stores),
         Arc::clone(&metrics),

@@ -25,6 +25,7 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use crate::causes::causes;
+use crate::endpoints::Services;
 use crate::inputs::{Inputs, Objects};
 use crate::metrics::Metrics;
 use crate::secrets::Secrets;
@@ -42,6 +43,8 @@ pub(crate) struct Stores {
     pub(crate) pods: Store<Pod>,
     /// Those that resources refer to. Not watched, but read.
     pub(crate) secrets: Secrets,
+    /// Those that Destinations refer to, each watched for itself.
+    pub(crate) services: Services,
     /// Something that is compiled changed.
     pub(crate) inputs_changed: Notify,
     /// Something that statuses speak of changed.
@@ -89,6 +92,7 @@ impl Stores {
             rewriters: self.rewriters.all(),
             aggregators: self.aggregators.all(),
             secrets: self.secrets.all(),
+            services: self.services.all(),
         })
     }
 

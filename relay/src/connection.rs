@@ -222,7 +222,7 @@ impl Connection<'_> {
         }
         if !block.is_empty() {
             let plan = self.bench.plan.load();
-            let is_live = |destination| plan.producer(destination).is_live();
+            let is_live = |lane| plan.producer(lane).is_live();
             let moment = Moment {
                 now: clock::now(),
                 stamp: clock::stamp(),

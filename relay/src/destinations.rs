@@ -1,4 +1,4 @@
-//! Who gets lines: one queue and one sender per destination, kept by the destination's id over snapshots.
+//! Who gets lines: a queue per destination and a sender for each of its lanes, kept by their ids over snapshots.
 
 pub(crate) mod carbon;
 pub(crate) mod file;
@@ -16,31 +16,25 @@ use std::ops::Deref;
 use std::path::Path;
 use std::sync::{Arc, Weak};
 
-use relay_engine::Endpoint;
+use relay_engine::{Endpoint, LaneKey};
 use relay_proto::{ObjectError, ObjectRef};
 use tokio::sync::{mpsc, watch};
 
 pub(crate) use crate::destinations::orphans::Orphan;
-use crate::destinations::queue::Queue;
+use crate::destinations::queue::{Lane, Queue};
 use crate::destinations::sender::Sender;
+use crate::destinations::spooler::{SpoolSource, Spooler};
 pub(crate) use crate::destinations::standing::{Known, Standing, State};
 
-/// The workers' end of a queue. Plans share it; when the last plan that has it goes, no line can come any more, the queue
+/// The workers' end of a lane. Plans share it; when the last plan that has it goes, no line can come any more, the lane
 /// closes, and its sender ends once it has handed over what waits.
 #[derive(Debug)]
-pub(crate) struct Producer(Arc<Queue>);
-
-impl Producer {
-    /// The queue, for those who look at it without adding to it.
-    pub(crate) fn queue(&self) -> Arc<Queue> {
-        Arc::clone(&self.0)
-    }
-}
+pub(crate) struct Producer(Arc<Lane>);
 
 impl Deref for Producer {
-    type Target = Queue;
+    type Target = Lane;
 
-    fn deref(&self) -> &Queue {
+    fn deref(&self) -> &Lane {
         &self.0
     }
 }
@@ -57,9 +51,26 @@ pub(crate) struct Registry(BTreeMap<Arc<str>, Entry>);
 
 #[derive(Debug)]
 struct Entry {
-    // Weak: the plan keeps a producer alive, and nothing else may.
-    producer: Weak<Producer>,
+    queue: Arc<Queue>,
+    // Weak: plans keep producers alive, and nothing else may.
+    lanes: BTreeMap<LaneKey, Weak<Producer>>,
     settings: watch::Sender<relay_engine::Destination>,
+    spool: Option<SpoolSource>,
+}
+
+/// What is to be set to work.
+#[derive(Debug, Default)]
+pub(crate) struct New {
+    pub(crate) senders: Vec<Sender>,
+    pub(crate) spoolers: Vec<Spooler>,
+}
+
+/// What a registry makes destinations with.
+pub(crate) struct Means<'a> {
+    /// Where spools are kept, if anywhere.
+    pub(crate) spools: Option<&'a Path>,
+    /// Dropped by each sender and spooler when it is done.
+    pub(crate) open: &'a mpsc::Sender<()>,
 }
 
 /// What a destination cannot be run on, of all of them.
@@ -81,48 +92,102 @@ pub(crate) fn faults(destinations: &[relay_engine::Destination]) -> Vec<ObjectEr
 }
 
 impl Registry {
-    /// Makes the registry hold just `destinations`: those that are new get a queue and a sender, which is appended to `new`
-    /// to be set to work; those that stay keep theirs, with new settings. Returns a producer for each, in the same order.
+    /// Makes the registry hold just `destinations`: those that are new get a queue, those that stay keep theirs, with new
+    /// settings; and so do their lanes, each with a sender. What is to be set to work is appended to `new`. Returns a producer
+    /// for each lane, in order.
     pub(crate) fn reconcile(
         &mut self,
         destinations: &[relay_engine::Destination],
-        spools: Option<&Path>,
-        open: &mpsc::Sender<()>,
-        new: &mut Vec<Sender>,
+        means: &Means<'_>,
+        new: &mut New,
     ) -> Vec<Arc<Producer>> {
         let mut before = std::mem::take(&mut self.0);
-        let mut producers = Vec::with_capacity(destinations.len());
+        let mut producers = Vec::new();
         for destination in destinations {
-            let kept = before
-                .remove(&destination.id)
-                .and_then(|entry| Some((entry.producer.upgrade()?, entry.settings)));
-            let (producer, settings) = match kept {
-                Some((producer, settings)) => {
-                    producer.set_limits(destination.queue);
-                    settings.send_if_modified(|current| {
-                        let changed = current != destination;
-                        current.clone_from(destination);
-                        changed
-                    });
-                    (producer, settings)
-                }
-                None => {
-                    let queue = Arc::new(Queue::new(destination.queue));
-                    let (settings, changes) = watch::channel(destination.clone());
-                    let sender = Sender::new(Arc::clone(&queue), changes, spools, open.clone());
-                    new.push(sender);
-                    (Arc::new(Producer(queue)), settings)
-                }
+            let mut entry = match before.remove(&destination.id) {
+                Some(entry) => entry.renewed(destination),
+                None => Entry::new(destination, means, new),
             };
-            let entry = Entry {
-                producer: Arc::downgrade(&producer),
-                settings,
-            };
+            producers.extend(entry.reconcile(&destination.lanes, means, new));
             self.0.insert(Arc::clone(&destination.id), entry);
+        }
+        for entry in before.values() {
+            entry.queue.remove();
+        }
+        producers
+    }
+
+    /// Those of `destinations` that it holds, with their queues.
+    pub(crate) fn known(&self, destinations: &[relay_engine::Destination]) -> Vec<Known> {
+        let known = destinations.iter().filter_map(|destination| {
+            let Entry { queue, .. } = self.0.get(&destination.id)?;
+            Some(Known {
+                settings: destination.clone(),
+                queue: Arc::clone(queue),
+            })
+        });
+        known.collect()
+    }
+}
+
+impl Entry {
+    fn new(destination: &relay_engine::Destination, means: &Means<'_>, new: &mut New) -> Self {
+        let queue = Arc::new(Queue::new(destination.queue));
+        let (settings, changes) = watch::channel(destination.clone());
+        let spool = means.spools.map(|directory| {
+            let (source, spooler) =
+                SpoolSource::new(&queue, changes, directory, means.open.clone());
+            new.spoolers.push(spooler);
+            source
+        });
+        Self {
+            queue,
+            lanes: BTreeMap::new(),
+            settings,
+            spool,
+        }
+    }
+
+    fn renewed(self, destination: &relay_engine::Destination) -> Self {
+        self.queue.set_limits(destination.queue);
+        self.settings.send_if_modified(|current| {
+            let changed = current != destination;
+            current.clone_from(destination);
+            changed
+        });
+        self
+    }
+
+    // New lanes come before others leave, so that there is always one that takes what these hold.
+    fn reconcile(
+        &mut self,
+        lanes: &[relay_engine::Lane],
+        means: &Means<'_>,
+        new: &mut New,
+    ) -> Vec<Arc<Producer>> {
+        let mut before = std::mem::take(&mut self.lanes);
+        let mut producers = Vec::with_capacity(lanes.len());
+        for relay_engine::Lane { key, .. } in lanes {
+            let kept = before.remove(key).and_then(|producer| producer.upgrade());
+            let producer = kept.unwrap_or_else(|| {
+                let lane = self.queue.add_lane();
+                let spool = self.spool.as_ref().map(|spool| spool.handle(&lane));
+                let changes = self.settings.subscribe();
+                let open = means.open.clone();
+                new.senders.push(Sender::new(
+                    Arc::clone(&lane),
+                    key.clone(),
+                    changes,
+                    spool,
+                    open,
+                ));
+                Arc::new(Producer(lane))
+            });
+            self.lanes.insert(key.clone(), Arc::downgrade(&producer));
             producers.push(producer);
         }
-        for producer in before.values().filter_map(|entry| entry.producer.upgrade()) {
-            producer.remove();
+        for producer in before.values().filter_map(Weak::upgrade) {
+            producer.leave();
         }
         producers
     }

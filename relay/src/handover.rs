@@ -24,8 +24,8 @@ struct Waiting {
 impl Handover {
     /// Gives queues what they take at once. What is left waits for [`Handover::wait_for_room`].
     pub(crate) fn hand_over(&mut self, plan: &Plan, outbox: &mut Outbox) {
-        outbox.drain(|destination, lines, count| {
-            let producer = plan.producer(destination);
+        outbox.drain(|lane, lines, count| {
+            let producer = plan.producer(lane);
             let unplaced = producer.push(lines, count);
             if unplaced > 0 {
                 let producer = Arc::clone(producer);

@@ -54,7 +54,7 @@ use crate::aggregates::{Checkpoint, Flusher};
 use crate::control::Offered;
 use crate::destinations::queue::Queue;
 use crate::destinations::spooler::directory_name;
-use crate::destinations::{Known, Orphan, Registry};
+use crate::destinations::{Known, Means, New, Orphan, Registry};
 use crate::listen::{Listeners, Listening};
 use crate::plan::{ActivePlan, Plan};
 use crate::refused::RefusedLines;
@@ -289,19 +289,20 @@ impl Relay {
         if !faults.is_empty() {
             return Err(faults);
         }
-        let mut new = Vec::new();
-        let producers = self.registry.reconcile(
-            table.destinations(),
-            self.spools.as_deref().map(PathBuf::as_path),
-            &self.senders.open,
-            &mut new,
-        );
-        let settings = table.destinations().iter().cloned();
-        let queues = producers.iter().map(|producer| producer.queue());
-        let known = settings.zip(queues);
-        let known = known.map(|(settings, queue)| Known { settings, queue });
-        self.view.shown().set_destinations(known.collect());
-        for sender in new {
+        let mut new = New::default();
+        let means = Means {
+            spools: self.spools.as_deref().map(PathBuf::as_path),
+            open: &self.senders.open,
+        };
+        let producers = self
+            .registry
+            .reconcile(table.destinations(), &means, &mut new);
+        let known = self.registry.known(table.destinations());
+        self.view.shown().set_destinations(known);
+        for spooler in new.spoolers {
+            self.workers.spool(spooler).await;
+        }
+        for sender in new.senders {
             self.workers.send(sender).await;
         }
         let before = self.plan.swap(Arc::new(Plan {
@@ -442,7 +443,7 @@ impl View {
     /// Tells the way that a line takes through the rules in force, as the listener with the longest limit would let it in.
     pub fn explain(&self, line: &[u8]) -> Explanation {
         let plan = self.plan.load();
-        let is_live = |destination| plan.producer(destination).is_live();
+        let is_live = |lane| plan.producer(lane).is_live();
         let moment = Moment {
             now: clock::now(),
             stamp: clock::stamp(),

@@ -58,7 +58,7 @@ const OF_LISTENERS: [Metric<Listening>; 4] = [
     },
 ];
 
-const OF_DESTINATIONS: [Metric<Standing>; 20] = [
+const OF_DESTINATIONS: [Metric<Standing>; 21] = [
     Metric {
         kind: Kind::Counter,
         name: "destination_lines_offered",
@@ -122,8 +122,14 @@ const OF_DESTINATIONS: [Metric<Standing>; 20] = [
     Metric {
         kind: Kind::Gauge,
         name: "destination_connected",
-        help: "1 while the destination is connected",
-        value: |to| u64::from(to.figures.connected),
+        help: "1 while the destination has all its connections",
+        value: |to| u64::from(to.figures.is_connected()),
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "destination_connections",
+        help: "Open connections to the destination",
+        value: |to| to.figures.connected as u64,
     },
     Metric {
         kind: Kind::Gauge,

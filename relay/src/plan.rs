@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use relay_engine::{DestinationIndex, Table};
+use relay_engine::{LaneIndex, Table};
 use relay_proto::Version;
 
 use crate::destinations::Producer;
 
-/// A table, and the queues of its destinations in the same order. Workers load the plan anew for every block of lines, so a
+/// A table, and its lanes' ends for workers in the same order. Workers load the plan anew for every block of lines, so a
 /// new one is in force from the next block on.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
@@ -19,8 +19,8 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    pub(crate) fn producer(&self, destination: DestinationIndex) -> &Arc<Producer> {
-        &self.producers[destination.get()]
+    pub(crate) fn producer(&self, lane: LaneIndex) -> &Arc<Producer> {
+        &self.producers[lane.get()]
     }
 }
 

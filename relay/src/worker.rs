@@ -21,6 +21,7 @@ use crate::clock;
 use crate::connection::{self, Accepted};
 use crate::destinations::queue::Loss;
 use crate::destinations::sender::Sender;
+use crate::destinations::spooler::Spooler;
 use crate::handover::Handover;
 use crate::plan::ActivePlan;
 use crate::refused::RefusedLines;
@@ -76,6 +77,7 @@ struct Thread {
 enum Job {
     Serve(Accepted),
     Send(Box<Sender>),
+    Spool(Box<Spooler>),
     /// Go over to the plan in force, and say when that is done.
     Adopt(oneshot::Sender<()>),
     /// Give the buckets that are due at a second since 1970, or all.
@@ -166,11 +168,17 @@ impl Workers {
         self.hand(thread, Job::Serve(accepted)).await;
     }
 
-    /// Hands a destination's sender to the thread that has least to do.
+    /// Hands a lane's sender to the thread that has least to do.
     pub(crate) async fn send(&self, mut sender: Sender) {
         let thread = self.least_loaded();
         sender.load = Some(LoadGuard::new(&thread.load));
         self.hand(thread, Job::Send(Box::new(sender))).await;
+    }
+
+    /// Hands a destination's spooler to the thread that has least to do.
+    pub(crate) async fn spool(&self, spooler: Spooler) {
+        let job = Job::Spool(Box::new(spooler));
+        self.hand(self.least_loaded(), job).await;
     }
 
     /// Resolves when no thread holds a plan from before this was called.
@@ -335,6 +343,7 @@ async fn work(bench: Rc<Bench>, mut inbox: mpsc::Receiver<Job>) {
                     let bench = Rc::clone(&bench);
                     tasks.spawn_local(async move { send(*sender, &bench).await });
                 }
+                Some(Job::Spool(spooler)) => drop(tasks.spawn_local(spooler.run())),
                 Some(Job::Adopt(reply)) => {
                     bench.adopt_plan();
                     answer(reply, ());
@@ -362,10 +371,10 @@ async fn work(bench: Rc<Bench>, mut inbox: mpsc::Receiver<Job>) {
 }
 
 async fn send(sender: Sender, bench: &Bench) {
-    let queue = Arc::clone(sender.queue());
+    let lane = Arc::clone(sender.lane());
     let deadline = async {
         let removed = async {
-            queue.closed().await;
+            lane.closed().await;
             tokio::time::sleep(REMOVED_GRACE).await;
         };
         tokio::select! {
@@ -429,7 +438,7 @@ async fn route(block: &[u8], deadline: Instant, bench: &Bench) -> Routed {
     let routed = {
         let scratch = &mut *bench.scratch.borrow_mut();
         let plan = bench.plan.load();
-        let is_live = |destination| plan.producer(destination).is_live();
+        let is_live = |lane| plan.producer(lane).is_live();
         let moment = Moment {
             now: clock::now(),
             stamp: clock::stamp(),

@@ -48,8 +48,7 @@ impl SnapshotBuilder {
                 address: address.to_string(),
                 connect_timeout_ms: 1_000,
                 write_timeout_ms: 1_000,
-                connection_age_max_ms: 0,
-                tls: None,
+                ..Carbon::default()
             })),
             ..Destination::default()
         });

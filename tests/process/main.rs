@@ -14,6 +14,7 @@ mod delivery;
 mod drops;
 mod files;
 mod health;
+mod lanes;
 mod limits;
 mod reload;
 mod routing;

@@ -39,6 +39,14 @@ pub(crate) struct RelayDraft {
     pub(crate) conflict: Option<Finding>,
 }
 
+/// A Destination.
+#[derive(Debug)]
+pub(crate) struct DestinationDraft {
+    pub(crate) draft: Draft<proto::Destination>,
+    /// What it refers to and does not get, although it runs.
+    pub(crate) unresolved: Option<Finding>,
+}
+
 /// An object that Relays run.
 #[derive(Debug)]
 pub(crate) struct Attached<M> {
@@ -58,7 +66,7 @@ pub(crate) struct RouteDraft {
 #[derive(Debug)]
 pub(crate) struct Drafts {
     pub(crate) relays: BTreeMap<Key, RelayDraft>,
-    pub(crate) destinations: BTreeMap<Key, Draft<proto::Destination>>,
+    pub(crate) destinations: BTreeMap<Key, DestinationDraft>,
     pub(crate) blocklists: Vec<Attached<proto::Blocklist>>,
     /// In the order of evaluation.
     pub(crate) rewriters: Vec<Attached<proto::Rewriter>>,
@@ -72,6 +80,10 @@ impl Drafts {
     pub(crate) fn of(inputs: &Inputs) -> Self {
         let objects = inputs.objects();
         let relays = Relays::of(&objects.relays);
+        let references = destination::References {
+            secrets: &objects.secrets,
+            services: &objects.services,
+        };
         let blocklists = objects.blocklists.iter().map(|object| {
             let draft = draft(Kind::Blocklist, object.as_ref(), |object, key| {
                 Ok(route::blocklist(object, key))
@@ -117,9 +129,11 @@ impl Drafts {
                 .iter()
                 .map(|object| {
                     let draft = draft(Kind::Destination, object.as_ref(), |object, key| {
-                        destination::message(object, key, &objects.secrets)
+                        destination::message(object, key, &references)
                     });
-                    (draft.key.clone(), draft)
+                    let unresolved =
+                        destination::unresolved(object, &draft.key, references.services);
+                    (draft.key.clone(), DestinationDraft { draft, unresolved })
                 })
                 .collect(),
             blocklists: blocklists.collect(),

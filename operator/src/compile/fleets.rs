@@ -105,7 +105,10 @@ fn by_relay<T>(drafts: &[T], attachment: impl Fn(&T) -> &Attachment) -> ByRelay<
 fn refused_as_drafts(drafts: &Drafts) -> BTreeMap<Key, Finding> {
     let mut refused = BTreeMap::new();
     note(&mut refused, drafts.relays.values().map(|item| &item.draft));
-    note(&mut refused, drafts.destinations.values());
+    note(
+        &mut refused,
+        drafts.destinations.values().map(|item| &item.draft),
+    );
     note(
         &mut refused,
         drafts.blocklists.iter().map(|item| &item.draft),
@@ -155,8 +158,8 @@ fn assemble(
             .destinations
             .iter()
             .map(|key| {
-                let draft = drafts.destinations.get(key).filter(|_| usable(key))?;
-                Some((key, draft.message.as_ref().ok()?))
+                let item = drafts.destinations.get(key).filter(|_| usable(key))?;
+                Some((key, item.draft.message.as_ref().ok()?))
             })
             .collect();
         let draft = &route.route.draft;
@@ -285,6 +288,7 @@ fn check_unused(drafts: &Drafts, settled: &Settled) -> BTreeMap<Key, Finding> {
         destinations: drafts
             .destinations
             .values()
+            .map(|item| &item.draft)
             .filter(|draft| !used.contains(&draft.key))
             .filter_map(|draft| draft.message.as_ref().ok().cloned())
             .collect(),

@@ -81,10 +81,11 @@ fn a_route_goes_to_the_default_relay_with_its_destination() {
             endpoint: Some(relay_proto::destination::Endpoint::Carbon(
                 relay_proto::Carbon {
                     address: "graphite:2003".into(),
+                    connections: 1,
                     connect_timeout_ms: 5_000,
                     write_timeout_ms: 30_000,
                     connection_age_max_ms: 3_600_000,
-                    tls: None,
+                    ..relay_proto::Carbon::default()
                 },
             )),
         }],
@@ -657,4 +658,71 @@ fn names<'a>(sources: impl Iterator<Item = &'a Option<relay_proto::ObjectRef>>) 
         .flatten()
         .map(|source| source.name.clone())
         .collect()
+}
+
+const SERVED: &str = "
+kind: Destination
+metadata: {name: graphite, uid: 11-22}
+spec: {carbon: {service: {name: g, port: 12003}, connections: 2}}
+";
+
+const SLICE: &str = "
+kind: EndpointSlice
+metadata: {name: g-1, labels: {kubernetes.io/service-name: g}}
+addressType: IPv4
+ports: [{name: plain, port: 12003}]
+endpoints: [{addresses: [10.0.0.1], targetRef: {kind: Pod, name: g-0}}, {addresses: [10.0.0.2]}]
+";
+
+fn carbon_of(compiled: &Compiled) -> relay_proto::Carbon {
+    let fleet = compiled.fleets.values().next().unwrap();
+    match fleet.snapshot.destinations[0].endpoint.clone() {
+        Some(relay_proto::destination::Endpoint::Carbon(carbon)) => carbon,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_services_ready_endpoints_are_the_servers_of_a_destination() {
+    let compiled = apply(&[RELAY, SERVED, ALL, SLICE]);
+    let carbon = carbon_of(&compiled);
+    assert_eq!(carbon.address, "g.d.svc:12003");
+    assert_eq!(carbon.connections, 2);
+    let members = carbon.members.unwrap().members;
+    let members: Vec<_> = members.iter().map(|m| (&*m.name, &*m.address)).collect();
+    assert_eq!(
+        members,
+        [("10.0.0.2", "10.0.0.2:12003"), ("g-0", "10.0.0.1:12003")]
+    );
+    let verdict = &compiled.verdicts[&Key::new(Kind::Destination, "d", "graphite")];
+    assert!(verdict.failure().is_none());
+}
+
+#[test]
+fn a_destination_whose_service_is_missing_stays_and_says_so() {
+    let other_port = SLICE.replace("12003", "2004");
+    for (manifests, reason, message) in [
+        (
+            vec![RELAY, SERVED, ALL],
+            Reason::ServiceNotFound,
+            "spec.carbon.service.name: Service d/g does not exist, or must not be read: create it; until then lines wait",
+        ),
+        (
+            vec![RELAY, SERVED, ALL, &other_port],
+            Reason::InvalidService,
+            "spec.carbon.service.port: Service d/g has no port 12003: it has 2004; until then lines wait",
+        ),
+    ] {
+        let compiled = apply(&manifests);
+        assert_eq!(
+            carbon_of(&compiled).members,
+            Some(relay_proto::Members::default())
+        );
+        let verdict = &compiled.verdicts[&Key::new(Kind::Destination, "d", "graphite")];
+        assert!(verdict.accepted.is_true());
+        assert_eq!(verdict.resolved_refs.reason, reason);
+        assert_eq!(verdict.resolved_refs.text(), message);
+        let route = &compiled.verdicts[&Key::new(Kind::Route, "d", "all")];
+        assert!(route.failure().is_none(), "{route:?}");
+    }
 }

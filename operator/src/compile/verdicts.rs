@@ -21,7 +21,7 @@ pub(super) fn verdicts(drafts: &Drafts, settled: &Settled) -> BTreeMap<Key, Verd
     let destinations = drafts
         .destinations
         .values()
-        .map(|draft| judge.verdict(draft, None, None));
+        .map(|item| judge.verdict(&item.draft, None, item.unresolved.clone()));
     let blocklists = drafts
         .blocklists
         .iter()

@@ -289,8 +289,7 @@ fn destination(number: usize) -> Destination {
         address: format!("graphite-{number}:2003"),
         connect_timeout_ms: 1_000,
         write_timeout_ms: 1_000,
-        connection_age_max_ms: 0,
-        tls: None,
+        ..Carbon::default()
     };
     Destination {
         source: Some(object("Destination", &format!("graphite-{number}"))),

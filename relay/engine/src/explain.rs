@@ -13,7 +13,7 @@ use crate::line::{Line, Point, Timestamp};
 use crate::pattern::Pattern;
 use crate::ring::Position;
 use crate::route::{Distribution, Fanout, Route};
-use crate::{DestinationIndex, Moment, Reason, Table};
+use crate::{LaneIndex, Moment, Reason, Table};
 
 /// Rules of a stage that did nothing, which are told one by one; with more, the rest is only counted.
 const IDLE_RULES_MAX: usize = 100;
@@ -380,7 +380,7 @@ impl Teller<'_> {
         route: &Route,
         pattern: &Pattern,
         name: &[u8],
-        all: &mut Vec<DestinationIndex>,
+        all: &mut Vec<LaneIndex>,
     ) -> bool {
         let object = || route.object.to_string();
         if let Some(condition) = pattern.failing(name) {
@@ -402,7 +402,7 @@ impl Teller<'_> {
                 how = " in turn";
                 let candidates = route.targets.iter();
                 let candidates = candidates.filter(|target| target.pattern.matches(name));
-                chosen.extend(candidates.map(|target| target.destination));
+                chosen.extend(candidates.map(|target| target.lanes.of(name)));
             }
             Distribution::ConsistentHash(ring, hash_key) => {
                 hash = Some(position(ring.position(&hash_key.of(name))));
@@ -431,10 +431,10 @@ impl Teller<'_> {
         true
     }
 
-    fn names(&self, destinations: &[DestinationIndex]) -> Vec<String> {
-        let all = self.table.destinations();
-        let name = |destination: &DestinationIndex| all[destination.get()].name.to_string();
-        destinations.iter().map(name).collect()
+    // Of the destinations.
+    fn names(&self, lanes: &[LaneIndex]) -> Vec<String> {
+        let name = |lane: &LaneIndex| self.table.destination_of(*lane).name.to_string();
+        lanes.iter().map(name).collect()
     }
 
     fn does_not_match(

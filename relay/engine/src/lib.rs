@@ -26,6 +26,7 @@ mod expression;
 mod gate;
 mod glob;
 mod judge;
+mod lane;
 mod line;
 mod name;
 mod order;
@@ -44,8 +45,9 @@ mod tags;
 mod template;
 
 pub use explain::{AggregateStep, Explanation, Outcome, RouteStep, Step};
+pub use lane::{Lane, LaneIndex, LaneKey};
 pub use order::NewestPoints;
-pub use outbox::{DestinationIndex, Outbox};
+pub use outbox::Outbox;
 pub use outcome::{Reason, Tally};
 pub use process::{Engine, Limits, Moment, PointCounts, PointFate, Routed, UnixSeconds};
 pub use table::{

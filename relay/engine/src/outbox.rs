@@ -1,58 +1,45 @@
-//! What the lines of one block come to, per destination: bytes ready for the wire.
+//! What the lines of one block come to, per lane: bytes ready for the wire.
 
-/// The place of a destination in its table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct DestinationIndex(pub(crate) u32);
+use crate::lane::LaneIndex;
 
-impl DestinationIndex {
-    /// The place in [`crate::Table::destinations`].
-    pub fn get(self) -> usize {
-        self.0 as usize
-    }
-}
-
-/// Lines for each destination, as one run of bytes each. The caller keeps it over blocks, so that its memory is reused.
+/// Lines for each lane, as one run of bytes each. The caller keeps it over blocks, so that its memory is reused.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    lanes: Vec<Lane>,
-    // The lanes that hold something; most blocks touch few of them.
-    filled: Vec<DestinationIndex>,
+    boxes: Vec<LaneBox>,
+    // Those that hold something; most blocks touch few of them.
+    filled: Vec<LaneIndex>,
 }
 
 #[derive(Debug, Default)]
-struct Lane {
+struct LaneBox {
     bytes: Vec<u8>,
     lines: u64,
 }
 
 impl Outbox {
-    /// Gives each destination's lines to `take`, as whole lines with their newlines and how many they are, and empties the
+    /// Gives each lane's lines to `take`, as whole lines with their newlines and how many they are, and empties the
     /// outbox. `take` may keep the buffer by swapping another one in.
-    pub fn drain(&mut self, mut take: impl FnMut(DestinationIndex, &mut Vec<u8>, u64)) {
-        for destination in self.filled.drain(..) {
-            let lane = &mut self.lanes[destination.get()];
-            take(
-                destination,
-                &mut lane.bytes,
-                std::mem::take(&mut lane.lines),
-            );
-            lane.bytes.clear();
+    pub fn drain(&mut self, mut take: impl FnMut(LaneIndex, &mut Vec<u8>, u64)) {
+        for lane in self.filled.drain(..) {
+            let filled = &mut self.boxes[lane.get()];
+            take(lane, &mut filled.bytes, std::mem::take(&mut filled.lines));
+            filled.bytes.clear();
         }
     }
 
-    /// Appends `lines` whole lines for each of `destinations`.
-    pub(crate) fn append(&mut self, destinations: &[DestinationIndex], bytes: &[u8], lines: u64) {
-        for destination in destinations {
-            let index = destination.get();
-            if index >= self.lanes.len() {
-                self.lanes.resize_with(index + 1, Lane::default);
+    /// Appends `lines` whole lines for each of `lanes`.
+    pub(crate) fn append(&mut self, lanes: &[LaneIndex], bytes: &[u8], lines: u64) {
+        for lane in lanes {
+            let index = lane.get();
+            if index >= self.boxes.len() {
+                self.boxes.resize_with(index + 1, LaneBox::default);
             }
-            let lane = &mut self.lanes[index];
-            if lane.lines == 0 {
-                self.filled.push(*destination);
+            let filled = &mut self.boxes[index];
+            if filled.lines == 0 {
+                self.filled.push(*lane);
             }
-            lane.lines += lines;
-            lane.bytes.extend_from_slice(bytes);
+            filled.lines += lines;
+            filled.bytes.extend_from_slice(bytes);
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::cache::{Decision, NameHash};
 use crate::line::{Line, Point, Timestamp};
 use crate::order::NewestPoints;
 use crate::route::Fanout;
-use crate::{DestinationIndex, Outbox, Reason, Table, Tally};
+use crate::{LaneIndex, Outbox, Reason, Table, Tally};
 
 use feeder::Feeder;
 pub use feeder::{PointCounts, PointFate};
@@ -38,8 +38,8 @@ pub struct Moment<'a> {
     pub now: UnixSeconds,
     /// Greater for what was received later, by any worker: what a block's points are ordered by.
     pub stamp: u64,
-    /// Whether a destination takes lines.
-    pub is_live: &'a dyn Fn(DestinationIndex) -> bool,
+    /// Whether a lane takes lines.
+    pub is_live: &'a dyn Fn(LaneIndex) -> bool,
 }
 
 /// What one engine may take.

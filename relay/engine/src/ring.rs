@@ -26,7 +26,7 @@ mod hash;
 mod jump;
 mod key;
 mod points;
-mod rendezvous;
+pub(crate) mod rendezvous;
 
 use std::fmt;
 use std::num::NonZeroU32;

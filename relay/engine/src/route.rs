@@ -1,16 +1,16 @@
-//! Which destinations get a line.
+//! Which destinations get a line, and on which of their lanes.
 
 use std::sync::Arc;
 
-use crate::outbox::DestinationIndex;
+use crate::lane::{LaneIndex, Lanes};
 use crate::pattern::Pattern;
 use crate::pattern_set::PatternSet;
 use crate::ring::{HashKey, Ring};
 
-/// The destinations of one line, each once, in the order in which routes named them.
+/// Where one line goes: a lane of each destination, in the order in which routes named these.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Fanout {
-    fixed: Vec<DestinationIndex>,
+    fixed: Vec<LaneIndex>,
     // Decided line by line.
     choices: Vec<Choice>,
 }
@@ -19,9 +19,9 @@ pub(crate) struct Fanout {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Choice {
     /// The next one for each line.
-    RoundRobin(Vec<DestinationIndex>),
+    RoundRobin(Vec<LaneIndex>),
     /// The first that is live, or the first if none is.
-    Failover(Vec<DestinationIndex>),
+    Failover(Vec<LaneIndex>),
 }
 
 impl Fanout {
@@ -30,17 +30,17 @@ impl Fanout {
         self.choices.clear();
     }
 
-    /// The destinations, if they are the same for every line.
-    pub(crate) fn fixed(&self) -> Option<&[DestinationIndex]> {
+    /// The lanes, if they are the same for every line.
+    pub(crate) fn fixed(&self) -> Option<&[LaneIndex]> {
         self.choices.is_empty().then_some(self.fixed.as_slice())
     }
 
-    /// Sets `chosen` to the destinations of the line whose turn it is.
+    /// Sets `chosen` to the lanes of the line whose turn it is.
     pub(crate) fn choose(
         &self,
         turn: usize,
-        is_live: &dyn Fn(DestinationIndex) -> bool,
-        chosen: &mut Vec<DestinationIndex>,
+        is_live: &dyn Fn(LaneIndex) -> bool,
+        chosen: &mut Vec<LaneIndex>,
     ) {
         chosen.clone_from(&self.fixed);
         for choice in &self.choices {
@@ -61,13 +61,13 @@ impl Fanout {
             Choice::RoundRobin(candidates) | Choice::Failover(candidates) => candidates.len(),
         };
         let destinations = self.fixed.len() + self.choices.iter().map(candidates).sum::<usize>();
-        destinations * size_of::<DestinationIndex>() + self.choices.len() * size_of::<Choice>()
+        destinations * size_of::<LaneIndex>() + self.choices.len() * size_of::<Choice>()
     }
 
     // A set of a handful: a scan is faster than hashing.
-    fn add(&mut self, destination: DestinationIndex) {
-        if !self.fixed.contains(&destination) {
-            self.fixed.push(destination);
+    fn add(&mut self, lane: LaneIndex) {
+        if !self.fixed.contains(&lane) {
+            self.fixed.push(lane);
         }
     }
 }
@@ -164,7 +164,7 @@ pub(crate) enum Distribution {
 /// A destination as one route uses it.
 #[derive(Debug)]
 pub(crate) struct Target {
-    pub(crate) destination: DestinationIndex,
+    pub(crate) lanes: Arc<Lanes>,
     pub(crate) pattern: Pattern,
 }
 
@@ -175,16 +175,14 @@ impl Route {
             .targets
             .iter()
             .filter(|target| target.pattern.matches(name))
-            .map(|target| target.destination)
+            .map(|target| target.lanes.of(name))
             .peekable();
         if matching.peek().is_none() {
             return false;
         }
         match &self.distribution {
-            Distribution::All => matching.for_each(|destination| fanout.add(destination)),
-            Distribution::FirstMatch => matching
-                .take(1)
-                .for_each(|destination| fanout.add(destination)),
+            Distribution::All => matching.for_each(|lane| fanout.add(lane)),
+            Distribution::FirstMatch => matching.take(1).for_each(|lane| fanout.add(lane)),
             Distribution::RoundRobin => fanout.choices.push(Choice::RoundRobin(matching.collect())),
             Distribution::Failover => fanout.choices.push(Choice::Failover(matching.collect())),
             Distribution::ConsistentHash(ring, hash_key) => {
@@ -192,7 +190,7 @@ impl Route {
                 ring.owners(&hash_key.of(name), &mut owners);
                 owners
                     .iter()
-                    .for_each(|owner| fanout.add(self.targets[*owner as usize].destination));
+                    .for_each(|owner| fanout.add(self.targets[*owner as usize].lanes.of(name)));
             }
         }
         true

@@ -13,6 +13,7 @@ use relay_proto::{ObjectRef, Snapshot};
 
 use crate::aggregate;
 use crate::aggregator::Aggregators;
+use crate::lane::{DestinationIndex, Lane, LaneIndex};
 use crate::name::NameRules;
 use crate::pattern_set::PatternSet;
 use crate::rewrite;
@@ -29,6 +30,8 @@ pub struct Table {
     listeners: Vec<Listener>,
     drain_timeout: Duration,
     destinations: Vec<Destination>,
+    // The destination of each lane.
+    lanes: Vec<DestinationIndex>,
     pub(crate) validation: Validation,
     pub(crate) blocklist: PatternSet,
     // By the number of the pattern.
@@ -126,8 +129,10 @@ pub struct Destination {
     pub id: Arc<str>,
     /// `namespace/name`, for people and metrics.
     pub name: Arc<str>,
-    /// Where they go.
+    /// Where they go. Where there are several servers, this is what they go by together.
     pub endpoint: Endpoint,
+    /// Its connections; at least one, and no key twice.
+    pub lanes: Vec<Lane>,
     /// What may wait.
     pub queue: Queue,
     /// What may wait on disk; `None` unless the queue spools.
@@ -273,9 +278,19 @@ impl Table {
         &self.listeners
     }
 
-    /// Who gets lines; an outbox's [`DestinationIndex`] counts here.
+    /// Who gets lines.
     pub fn destinations(&self) -> &[Destination] {
         &self.destinations
+    }
+
+    /// Every lane of every destination, in order; a [`LaneIndex`] counts here.
+    pub fn lanes(&self) -> impl Iterator<Item = &Lane> {
+        let destinations = self.destinations.iter();
+        destinations.flat_map(|destination| &destination.lanes)
+    }
+
+    pub(crate) fn destination_of(&self, lane: LaneIndex) -> &Destination {
+        &self.destinations[self.lanes[lane.get()].get()]
     }
 
     /// How long a relay that was told to stop may take.
@@ -320,6 +335,15 @@ impl Table {
 }
 
 impl Endpoint {
+    // This one, but at another address.
+    fn at(&self, other: Address) -> Self {
+        let mut endpoint = self.clone();
+        if let Self::Carbon { address, .. } = &mut endpoint {
+            *address = other;
+        }
+        endpoint
+    }
+
     /// Whether a connection to this one may stay when `other` takes its place: all is the same, but certificates and keys may
     /// have been renewed.
     pub fn is_renewed_by(&self, other: &Self) -> bool {

@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use super::outq::unacknowledged;
-use super::queue::Queue;
+use super::queue::Lane;
 use super::sender::InHand;
 use tls::Session;
 pub(crate) use tls::{Fault, check};
@@ -92,7 +92,7 @@ impl Connection {
     ///
     /// # Errors
     /// The connection is broken, or took no byte for the write time-out.
-    pub(crate) async fn write(&mut self, in_hand: &mut InHand, queue: &Queue) -> io::Result<()> {
+    pub(crate) async fn write(&mut self, in_hand: &mut InHand, lane: &Lane) -> io::Result<()> {
         loop {
             let mut slices = [IoSlice::new(&[]); WRITE_CHUNKS_MAX];
             let mut skip = in_hand.written;
@@ -105,7 +105,7 @@ impl Connection {
             match self.try_write(&slices[..count]) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(bytes) => {
-                    in_hand.advance(bytes, queue);
+                    in_hand.advance(bytes, lane);
                     return Ok(());
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -126,7 +126,7 @@ impl Connection {
     }
 
     /// Writes the rest of a line that was written in part, if the peer takes it soon.
-    pub(crate) async fn end_line(&mut self, in_hand: &mut InHand, queue: &Queue) {
+    pub(crate) async fn end_line(&mut self, in_hand: &mut InHand, lane: &Lane) {
         loop {
             let is_pending = self
                 .session
@@ -137,7 +137,7 @@ impl Connection {
                 break;
             }
             match self.try_write(&[IoSlice::new(rest)]) {
-                Ok(bytes) if bytes > 0 => in_hand.advance(bytes, queue),
+                Ok(bytes) if bytes > 0 => in_hand.advance(bytes, lane),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     let writable = self.stream.writable();
                     if within(END_LINE_TIMEOUT, "write", writable).await.is_err() {

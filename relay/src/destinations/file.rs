@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use bytes::{Buf as _, Bytes};
 use tokio::task::spawn_blocking;
 
-use super::queue::Queue;
+use super::queue::Lane;
 use super::sender::InHand;
 
 /// An open file.
@@ -27,7 +27,7 @@ impl Connection {
     }
 
     /// Writes all that is in hand. If it is cut short, the file may still get some of it, and this connection is of no use.
-    pub(crate) async fn write(&mut self, in_hand: &mut InHand, queue: &Queue) -> io::Result<()> {
+    pub(crate) async fn write(&mut self, in_hand: &mut InHand, lane: &Lane) -> io::Result<()> {
         let Some(mut file) = self.file.take() else {
             return Err(io::Error::other("the write before was cut short"));
         };
@@ -49,7 +49,7 @@ impl Connection {
         });
         let (file, written, result) = writing.await?;
         self.file = Some(file);
-        in_hand.advance(written, queue);
+        in_hand.advance(written, lane);
         result
     }
 }

@@ -1,4 +1,4 @@
-//! What is known of the connections to one destination: how often they were made and failed, why last, and what is under way
+//! What is known of the connections of one lane: how often they were made and failed, why last, and what is under way
 //! on them. The sender tells it, a few times in the life of a connection; metrics and reports read it.
 
 use std::io;
@@ -17,7 +17,7 @@ const GOOD_CONNECTION: Duration = Duration::from_secs(5);
 /// What is kept of an error's text, in characters.
 const MESSAGE_CHARS_MAX: usize = 256;
 
-/// The connections to one destination.
+/// The connections of one lane, one after the other.
 #[derive(Debug, Default)]
 pub(crate) struct Link(Mutex<State>);
 
@@ -91,6 +91,21 @@ impl Link {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Figures {
+    /// Adds those of other connections. That they failed last is told if they `are_wanted`.
+    pub(crate) fn add(&mut self, other: Self, are_wanted: bool) {
+        self.connects += other.connects;
+        self.connect_failures += other.connect_failures;
+        self.breaks += other.breaks;
+        self.has_failed |= other.has_failed && are_wanted;
+        self.unacknowledged += other.unacknowledged;
+        let at = |failure: &Option<Failure>| failure.as_ref().map(|failure| failure.at);
+        if at(&other.last_failure) >= at(&self.last_failure) {
+            self.last_failure = other.last_failure;
+        }
     }
 }
 

@@ -1,19 +1,18 @@
-//! Hands a destination's lines over, whatever its endpoint is: connect, write, back off, connect again.
+//! Hands the lines of one lane over, whatever its endpoint is: connect, write, back off, connect again.
 //!
 //! A sender's life: it waits for a connection, and with one writes chunks until the connection breaks, the endpoint
-//! changes, or the queue is closed and empty. What comes in goes first, what waits on disk beside it. A line that a broken
+//! changes, or the lane is closed and empty, or has left. What comes in goes first, what waits on disk beside it. A line that a broken
 //! connection took only in part is sent again whole on the next one, so no receiver ever sees two lines merged; and so is what
 //! the connection took last, for nobody says whether it arrived ([`window`](super::window)).
 
 use std::collections::VecDeque;
 use std::io;
-use std::path::Path;
 use std::pin::pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Buf as _;
-use relay_engine::Endpoint;
+use relay_engine::{Endpoint, LaneKey};
 use relay_spool::Position;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
@@ -22,8 +21,8 @@ use tracing::{info, warn};
 
 use super::carbon;
 use super::file;
-use super::queue::{Chunk, Loss, Queue};
-use super::spooler::{Batch, SpoolHandle, Spooler};
+use super::queue::{Chunk, Lane, Loss};
+use super::spooler::SpoolHandle;
 use super::window::Window;
 use crate::worker::LoadGuard;
 
@@ -47,14 +46,14 @@ const AGE_SPREAD: f64 = 0.1;
 /// A destination that failed gets lines by failover again when it has been connected for this long.
 const LIVE_AGAIN: Duration = Duration::from_secs(5);
 
-/// One destination's sender.
+/// One lane's sender.
 #[derive(Debug)]
 pub(crate) struct Sender {
-    queue: Arc<Queue>,
+    lane: Arc<Lane>,
+    key: LaneKey,
     settings: watch::Receiver<relay_engine::Destination>,
     in_hand: InHand,
     spool: Option<SpoolHandle>,
-    spooler: Option<Spooler>,
     // When the next batch from the spool may go.
     replay_at: Instant,
     back_off: Duration,
@@ -85,6 +84,8 @@ enum Connection {
 enum Ended {
     // Everything was handed over, and nothing will come.
     Finished,
+    // The destination has other lanes in this one's stead.
+    Left,
     // The destination has another endpoint.
     EndpointChanged,
     // The connection is as old as it may become.
@@ -94,19 +95,18 @@ enum Ended {
 
 impl Sender {
     pub(crate) fn new(
-        queue: Arc<Queue>,
+        lane: Arc<Lane>,
+        key: LaneKey,
         settings: watch::Receiver<relay_engine::Destination>,
-        spools: Option<&Path>,
+        spool: Option<SpoolHandle>,
         open: mpsc::Sender<()>,
     ) -> Self {
-        let ends = spools.map(|directory| SpoolHandle::new(&queue, &settings, directory));
-        let (spool, spooler) = ends.unzip();
         Self {
-            queue,
+            lane,
+            key,
             settings,
             in_hand: InHand::default(),
             spool,
-            spooler,
             replay_at: Instant::now(),
             back_off: BACK_OFF_MIN,
             load: None,
@@ -114,37 +114,30 @@ impl Sender {
         }
     }
 
-    /// The queue that it empties.
-    pub(crate) fn queue(&self) -> &Arc<Queue> {
-        &self.queue
+    /// The lane that it empties.
+    pub(crate) fn lane(&self) -> &Arc<Lane> {
+        &self.lane
     }
 
-    /// Works until the queue is closed and empty, or until `deadline` resolves; what is left then goes to the spool, or is
-    /// counted under its loss.
+    /// Works until the lane is closed and empty, or has left, or until `deadline` resolves; what is left then goes to the
+    /// spool, or is counted under its loss.
     pub(crate) async fn run(mut self, deadline: impl Future<Output = Loss>) {
-        match self.spooler.take() {
-            Some(spooler) => {
-                tokio::join!(self.send(deadline), spooler.run());
-            }
-            None => self.send(deadline).await,
-        }
-    }
-
-    async fn send(mut self, deadline: impl Future<Output = Loss>) {
         let name = Arc::clone(&self.settings.borrow().name);
         let loss = tokio::select! {
             () = self.deliver() => None,
             loss = deadline => Some(loss),
         };
         if let Some(loss) = loss {
-            self.in_hand.settle(&self.queue);
+            self.in_hand.settle(&self.lane);
             self.tell_spool();
             match &self.spool {
-                Some(spool) if self.queue.spools() => {
-                    spool.finish(std::mem::take(&mut self.in_hand.chunks)).await;
+                Some(spool) if self.lane.queue().spools() => {
+                    spool
+                        .finish(self.lane.moving(&mut self.in_hand.chunks))
+                        .await;
                 }
                 _ => {
-                    let lines = self.queue.give_up(&mut self.in_hand.chunks, loss);
+                    let lines = self.lane.give_up(&mut self.in_hand.chunks, loss);
                     if lines > 0 {
                         let reason = loss.as_str();
                         warn!(destination = %name, lines, reason, "lines dropped that could not be handed over in time");
@@ -152,7 +145,7 @@ impl Sender {
                 }
             }
         }
-        self.queue.set_connected(false);
+        self.lane.set_connected(false);
     }
 
     // Says what of the spool was handed over.
@@ -166,57 +159,39 @@ impl Sender {
         loop {
             let settings = self.settings.borrow_and_update().clone();
             let name = Arc::clone(&settings.name);
+            let Some(endpoint) = lane_endpoint(&settings, &self.key) else {
+                match self.wait_for_endpoint().await {
+                    true => continue,
+                    false => return,
+                }
+            };
             let began = Instant::now();
-            let ended = match self.connect(&settings.endpoint).await {
+            let ended = match self.connect(&endpoint).await {
                 Ok(mut connection) => {
-                    info!(destination = %name, endpoint = %Described(&settings.endpoint), "connected");
-                    self.queue.set_connected(true);
-                    self.queue.link().connected(connection.socket());
-                    if let Some(spool) = &mut self.spool {
-                        spool.connected().await;
-                    }
-                    let ended = self.write(&mut connection, &settings.endpoint).await;
-                    if let Ended::EndpointChanged | Ended::Aged = ended {
-                        connection.end_line(&mut self.in_hand, &self.queue).await;
-                    }
-                    let ended = match ended {
-                        // Whether it arrived is known, so nothing need go again.
-                        Ended::Aged => connection
-                            .close()
-                            .await
-                            .map_or_else(Ended::Broken, |()| Ended::Aged),
-                        Ended::Finished | Ended::EndpointChanged | Ended::Broken(_) => ended,
-                    };
-                    self.queue.set_connected(false);
-                    self.in_hand.settle(&self.queue);
-                    self.tell_spool();
-                    if let Some(spool) = &mut self.spool {
-                        spool.disconnected().await;
-                    }
-                    self.take_back(&ended, &connection).await;
-                    if let Ended::Broken(error) = &ended {
-                        self.queue.link().broke(error, began.elapsed());
-                    }
-                    ended
+                    info!(destination = %name, endpoint = %Described(&endpoint), "connected");
+                    self.use_connection(&mut connection, &endpoint, began).await
                 }
                 Err(ended) => {
                     if let Ended::Broken(error) = &ended {
-                        self.queue.link().failed(error);
+                        self.lane.link().failed(error);
                     }
                     ended
                 }
             };
             match ended {
-                Ended::Finished => return,
+                Ended::Finished | Ended::Left => return,
                 Ended::EndpointChanged | Ended::Aged => self.back_off = BACK_OFF_MIN,
                 Ended::Broken(error) => {
-                    self.queue.set_live(false);
-                    let endpoint = Described(&settings.endpoint);
-                    warn!(destination = %name, %endpoint, %error, "connection failed");
+                    self.lane.set_live(false);
+                    let endpoint_text = Described(&endpoint);
+                    warn!(destination = %name, endpoint = %endpoint_text, %error, "connection failed");
+                    if self.lane.has_left() {
+                        return;
+                    }
                     if began.elapsed() >= GOOD_CONNECTION {
                         self.back_off = BACK_OFF_MIN;
                     }
-                    if let Some(Ended::Finished) = self.wait_to_retry(&settings.endpoint).await {
+                    if let Some(Ended::Finished) = self.wait_to_retry(&endpoint).await {
                         return;
                     }
                 }
@@ -224,9 +199,63 @@ impl Sender {
         }
     }
 
+    // From the moment that it is there until nothing of it is left.
+    async fn use_connection(
+        &mut self,
+        connection: &mut Connection,
+        endpoint: &Endpoint,
+        began: Instant,
+    ) -> Ended {
+        self.lane.set_connected(true);
+        self.lane.link().connected(connection.socket());
+        if let Some(spool) = &mut self.spool {
+            spool.connected().await;
+        }
+        let ended = self.write(connection, endpoint).await;
+        if let Ended::EndpointChanged | Ended::Aged | Ended::Left = ended {
+            connection.end_line(&mut self.in_hand, &self.lane).await;
+        }
+        let ended = match ended {
+            // Whether it arrived is known, so nothing need go again.
+            Ended::Aged | Ended::Left => connection
+                .close()
+                .await
+                .map_or_else(Ended::Broken, |()| ended),
+            Ended::Finished | Ended::EndpointChanged | Ended::Broken(_) => ended,
+        };
+        self.lane.set_connected(false);
+        self.in_hand.settle(&self.lane);
+        self.tell_spool();
+        if let Some(spool) = &mut self.spool {
+            spool.disconnected().await;
+        }
+        self.take_back(&ended, connection).await;
+        if let Ended::Broken(error) = &ended {
+            self.lane.link().broke(error, began.elapsed());
+        }
+        ended
+    }
+
+    // There is no server for now. Returns whether one may be there; `false`: none will be needed.
+    async fn wait_for_endpoint(&mut self) -> bool {
+        let key = &self.key;
+        let appeared = async {
+            let wanted =
+                |settings: &relay_engine::Destination| lane_endpoint(settings, key).is_some();
+            if self.settings.wait_for(wanted).await.is_err() {
+                // The destination was removed.
+                std::future::pending().await
+            }
+        };
+        tokio::select! {
+            () = appeared => true,
+            () = self.lane.finished() => false,
+        }
+    }
+
     // What a connection leaves behind waits in the queue, or on disk, and not with the sender.
     async fn take_back(&mut self, ended: &Ended, connection: &Connection) {
-        self.queue.put_back(self.in_hand.chunks.drain(..));
+        self.lane.put_back(self.in_hand.chunks.drain(..));
         let Ended::Broken(_) = ended else {
             self.in_hand.window.clear();
             return;
@@ -236,8 +265,8 @@ impl Sender {
             return;
         }
         match &self.spool {
-            Some(spool) if self.queue.spools() => spool.resend(again).await,
-            _ => self.queue.resend(again),
+            Some(spool) if self.lane.queue().spools() => spool.resend(again).await,
+            _ => self.lane.resend(again),
         }
     }
 
@@ -264,19 +293,23 @@ impl Sender {
         };
         tokio::select! {
             connected = connecting => connected.map_err(Ended::Broken),
-            () = self.queue.finished() => Err(Ended::Finished),
-            () = endpoint_changed(&mut self.settings, endpoint) => Err(Ended::EndpointChanged),
+            () = self.lane.finished() => Err(Ended::Finished),
+            () = endpoint_changed(&mut self.settings, &self.key, endpoint) => Err(Ended::EndpointChanged),
         }
     }
 
     // `endpoint` is the one that the connection is to; the settings may have another by now.
     async fn write(&mut self, connection: &mut Connection, endpoint: &Endpoint) -> Ended {
         self.in_hand.window.set_bytes_max(match connection {
-            Connection::Carbon(_) => Some(self.settings.borrow().resend_bytes_max),
+            Connection::Carbon(_) => {
+                let settings = self.settings.borrow();
+                Some(settings.resend_bytes_max / settings.lanes.len().max(1))
+            }
             Connection::File(_) => None,
         });
         let Self {
-            queue,
+            lane,
+            key,
             settings,
             in_hand,
             spool,
@@ -291,8 +324,8 @@ impl Sender {
         let mut live_again = pin!(sleep_until(connected_at + LIVE_AGAIN));
         loop {
             // Under load the timer below is never waited for.
-            if !queue.is_live() && connected_at.elapsed() >= LIVE_AGAIN {
-                queue.set_live(true);
+            if !lane.is_live() && connected_at.elapsed() >= LIVE_AGAIN {
+                lane.set_live(true);
             }
             if ends_at.is_some_and(|end| end <= Instant::now()) {
                 return Ended::Aged;
@@ -300,16 +333,19 @@ impl Sender {
             if in_hand.chunks.is_empty() {
                 let more = tokio::select! {
                     biased;
-                    more = queue.take(&mut in_hand.chunks, TAKE_BYTES) => more,
+                    more = lane.take(&mut in_hand.chunks, TAKE_BYTES) => more,
                     batch = next_batch(spool, *replay_at) => {
                         in_hand.take_batch(batch, settings, replay_at);
                         true
                     }
                     error = connection.broken() => return Ended::Broken(error),
-                    () = endpoint_changed(settings, endpoint) => return Ended::EndpointChanged,
-                    () = &mut live_again, if !queue.is_live() => continue,
+                    () = endpoint_changed(settings, key, endpoint) => return Ended::EndpointChanged,
+                    () = &mut live_again, if !lane.is_live() => continue,
                     () = &mut aged => return Ended::Aged,
                 };
+                if !more && lane.has_left() {
+                    return Ended::Left;
+                }
                 if !more {
                     return match connection.finish().await {
                         Ok(()) => Ended::Finished,
@@ -325,8 +361,9 @@ impl Sender {
             }
             let written = tokio::select! {
                 biased;
-                written = connection.write(in_hand, queue) => written,
-                () = endpoint_changed(settings, endpoint) => return Ended::EndpointChanged,
+                written = connection.write(in_hand, lane) => written,
+                () = lane.left() => return Ended::Left,
+                () = endpoint_changed(settings, key, endpoint) => return Ended::EndpointChanged,
             };
             if let (Some(spool), Some(end)) = (&*spool, in_hand.handed_over.take()) {
                 spool.handed_over(end);
@@ -343,15 +380,15 @@ impl Sender {
         self.back_off = (self.back_off * 2).min(BACK_OFF_MAX);
         tokio::select! {
             () = tokio::time::sleep(wait) => None,
-            () = endpoint_changed(&mut self.settings, endpoint) => None,
-            () = self.queue.finished() => Some(Ended::Finished),
+            () = endpoint_changed(&mut self.settings, &self.key, endpoint) => None,
+            () = self.lane.finished() => Some(Ended::Finished),
         }
     }
 }
 
 impl InHand {
     /// Counts `bytes` more of the chunks as handed over.
-    pub(crate) fn advance(&mut self, mut bytes: usize, queue: &Queue) {
+    pub(crate) fn advance(&mut self, mut bytes: usize, lane: &Lane) {
         while let Some(chunk) = self.chunks.front() {
             let left = chunk.bytes.len() - self.written;
             if bytes < left {
@@ -362,9 +399,9 @@ impl InHand {
             match chunk.spooled {
                 Some(end) => {
                     self.handed_over = Some(end);
-                    queue.replayed(chunk.bytes.len());
+                    lane.replayed(chunk.bytes.len());
                 }
-                None => queue.sent(chunk.bytes.len(), chunk.lines),
+                None => lane.sent(chunk.bytes.len(), chunk.lines),
             }
             self.written = 0;
             self.window.extend(self.chunks.pop_front());
@@ -380,16 +417,16 @@ impl InHand {
     // Takes a batch from the spool, and puts off the next one as the destination wants it.
     fn take_batch(
         &mut self,
-        batch: Batch,
+        batch: Chunk,
         settings: &watch::Receiver<relay_engine::Destination>,
         replay_at: &mut Instant,
     ) {
         let spool = settings.borrow().spool;
         if let Some(per_second) = spool.and_then(|spool| spool.replay_lines_per_second) {
-            let wait = Duration::from_secs_f64(batch.chunk.lines as f64 / per_second as f64);
+            let wait = Duration::from_secs_f64(batch.lines as f64 / per_second as f64);
             *replay_at = (*replay_at).max(Instant::now()) + wait;
         }
-        self.chunks.push_back(batch.chunk);
+        self.chunks.push_back(batch);
     }
 
     /// What is missing of the line that was handed over in part; empty if none was.
@@ -408,7 +445,7 @@ impl InHand {
 
     // Counts the whole lines of a chunk that was handed over in part, and keeps the rest to be sent again from a line's start.
     // What is from the spool comes again from there.
-    fn settle(&mut self, queue: &Queue) {
+    fn settle(&mut self, lane: &Lane) {
         let written = std::mem::take(&mut self.written);
         let is_spooled = |chunk: &Chunk| chunk.spooled.is_some();
         let first_is_spooled = self.chunks.front().is_some_and(is_spooled);
@@ -429,7 +466,7 @@ impl InHand {
         }));
         chunk.bytes.advance(whole);
         chunk.lines -= lines;
-        queue.sent(whole, lines);
+        lane.sent(whole, lines);
     }
 }
 
@@ -442,7 +479,7 @@ async fn reached(moment: Option<Instant>) {
 }
 
 // The next batch from the spool, when it may go.
-async fn next_batch(spool: &mut Option<SpoolHandle>, replay_at: Instant) -> Batch {
+async fn next_batch(spool: &mut Option<SpoolHandle>, replay_at: Instant) -> Chunk {
     let Some(spool) = spool else {
         return std::future::pending().await;
     };
@@ -467,10 +504,10 @@ impl Connection {
         }
     }
 
-    async fn write(&mut self, in_hand: &mut InHand, queue: &Queue) -> io::Result<()> {
+    async fn write(&mut self, in_hand: &mut InHand, lane: &Lane) -> io::Result<()> {
         match self {
-            Self::Carbon(connection) => connection.write(in_hand, queue).await,
-            Self::File(connection) => connection.write(in_hand, queue).await,
+            Self::Carbon(connection) => connection.write(in_hand, lane).await,
+            Self::File(connection) => connection.write(in_hand, lane).await,
         }
     }
 
@@ -483,9 +520,9 @@ impl Connection {
     }
 
     // Before a connection is closed on purpose: a receiver may take a line that ends with its connection for a whole one.
-    async fn end_line(&mut self, in_hand: &mut InHand, queue: &Queue) {
+    async fn end_line(&mut self, in_hand: &mut InHand, lane: &Lane) {
         match self {
-            Self::Carbon(connection) => connection.end_line(in_hand, queue).await,
+            Self::Carbon(connection) => connection.end_line(in_hand, lane).await,
             // A file is written in whole chunks.
             Self::File(_) => {}
         }
@@ -507,16 +544,27 @@ impl Connection {
     }
 }
 
-// Resolves when the endpoint is another one; other settings, and certificates that were renewed, do not concern a connection.
+// Where a lane goes, if it is still there and has a server.
+fn lane_endpoint(settings: &relay_engine::Destination, key: &LaneKey) -> Option<Endpoint> {
+    let lane = settings.lanes.iter().find(|lane| lane.key == *key)?;
+    lane.endpoint.clone()
+}
+
+// Resolves when the lane's endpoint is another one; other settings, and certificates that were renewed, do not concern a
+// connection.
 async fn endpoint_changed(
     settings: &mut watch::Receiver<relay_engine::Destination>,
+    key: &LaneKey,
     endpoint: &Endpoint,
 ) {
-    if settings
-        .wait_for(|settings| !endpoint.is_renewed_by(&settings.endpoint))
-        .await
-        .is_err()
-    {
+    let is_other = |settings: &relay_engine::Destination| {
+        let lane = settings.lanes.iter().find(|lane| lane.key == *key);
+        lane.is_some_and(|lane| match &lane.endpoint {
+            Some(other) => !endpoint.is_renewed_by(other),
+            None => true,
+        })
+    };
+    if settings.wait_for(is_other).await.is_err() {
         // The destination was removed: it keeps the endpoint that it has.
         std::future::pending().await
     }

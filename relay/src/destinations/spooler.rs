@@ -1,10 +1,13 @@
-//! What waits on disk for one destination: keeps its spool, on a thread that may block, beside the sender.
+//! What waits on disk for one destination: keeps its spool, on a thread that may block, beside the senders.
 //!
 //! ```text
-//! queue ── too old, or too much ──▶ spool ── batches, while connected ──▶ sender
-//!                                     ▲                                     │
-//!                                     └── what was handed over, what must go again ┘
+//! queue ── too old, or too much ──▶ spool ── batches, while one is connected ──▶ sender
+//!                                     ▲                                            │
+//!                                     └──── what was handed over, what must go again ┘
 //! ```
+//!
+//! Of several lanes, one that is connected sends what waits, in its order, whatever lane the lines were for; if its connection
+//! breaks another one goes on where it was.
 //!
 //! A destination that takes its lines never meets the disk. Twice in a sync interval, what has waited in the queue for half of
 //! one is moved to the spool and synced: so a crash takes nothing that is older than the interval. What fills more than half
@@ -22,7 +25,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::{info, warn};
 
-use super::queue::{Chunk, Queue};
+use super::queue::{Chunk, Lane, LaneNumber, Moving, Queue};
 use crate::clock;
 
 /// What is read from the spool at a time, in bytes: enough that reading does not count, little enough to go beside what
@@ -38,35 +41,35 @@ const REQUESTS_MAX: usize = 4;
 /// How long until a spool that cannot be opened is tried again: another process may be about to let go of it.
 const OPEN_AGAIN: Duration = Duration::from_secs(1);
 
-/// The sender's end.
+/// Where the lanes of a destination get their ends from.
+#[derive(Debug)]
+pub(crate) struct SpoolSource {
+    requests: mpsc::Sender<Request>,
+    handed_over: HandedOver,
+}
+
+/// One sender's end.
 #[derive(Debug)]
 pub(crate) struct SpoolHandle {
+    lane: LaneNumber,
     requests: mpsc::Sender<Request>,
-    batches: mpsc::Receiver<Batch>,
+    // Of the connection that there is.
+    batches: Option<mpsc::Receiver<Chunk>>,
     handed_over: HandedOver,
-    // Batches of earlier ones are void.
-    generation: u64,
 }
 
 /// The end of what was handed over and is not yet acknowledged to the spool.
 type HandedOver = Arc<Mutex<Option<Position>>>;
 
-/// Lines from the spool.
-#[derive(Debug)]
-pub(crate) struct Batch {
-    pub(crate) chunk: Chunk,
-    generation: u64,
-}
-
 #[derive(Debug)]
 enum Request {
-    /// There is a connection. Batches are sent from what is not acknowledged on, as this generation.
-    Connected(u64),
-    Disconnected,
+    /// A lane has a connection, which takes batches.
+    Connected(LaneNumber, mpsc::Sender<Chunk>),
+    Disconnected(LaneNumber),
     /// Keep lines that were handed over once and may not have arrived.
     Resend(VecDeque<Chunk>),
     /// Keep these lines, which still count as queued, and all that the queue has.
-    Finish(VecDeque<Chunk>, oneshot::Sender<()>),
+    Finish(Moving, oneshot::Sender<()>),
 }
 
 /// One destination's spool, and what it works with.
@@ -76,74 +79,87 @@ pub(crate) struct Spooler {
     settings: watch::Receiver<relay_engine::Destination>,
     directory: PathBuf,
     requests: mpsc::Receiver<Request>,
-    batches: mpsc::Sender<Batch>,
     handed_over: HandedOver,
-    // Of the connection that there is.
-    generation: Option<u64>,
+    // The lanes that have a connection. The first gets batches, from what is not acknowledged on.
+    connected: Vec<(LaneNumber, mpsc::Sender<Chunk>)>,
     // Reading may find something.
     has_more: bool,
     // The disk failed, and that was said.
     is_failing: bool,
+    /// Dropped when the spooler is done.
+    _open: mpsc::Sender<()>,
 }
 
-impl SpoolHandle {
+impl SpoolSource {
     /// The two ends of what waits on disk for a destination, in a directory of its own within `directory`.
     pub(crate) fn new(
         queue: &Arc<Queue>,
-        settings: &watch::Receiver<relay_engine::Destination>,
+        settings: watch::Receiver<relay_engine::Destination>,
         directory: &Path,
+        open: mpsc::Sender<()>,
     ) -> (Self, Spooler) {
         let (requests, inbox) = mpsc::channel(REQUESTS_MAX);
-        let (batches_out, batches) = mpsc::channel(BATCHES_AHEAD);
         let handed_over = HandedOver::default();
         let name = directory_name(&settings.borrow().id);
         let spooler = Spooler {
             queue: Arc::clone(queue),
-            settings: settings.clone(),
+            settings,
             directory: directory.join(name),
             requests: inbox,
-            batches: batches_out,
             handed_over: Arc::clone(&handed_over),
-            generation: None,
+            connected: Vec::new(),
             has_more: false,
             is_failing: false,
+            _open: open,
         };
-        let handle = Self {
+        let source = Self {
             requests,
-            batches,
             handed_over,
-            generation: 0,
         };
-        (handle, spooler)
+        (source, spooler)
     }
 
+    /// The end of a lane's sender.
+    pub(crate) fn handle(&self, lane: &Lane) -> SpoolHandle {
+        SpoolHandle {
+            lane: lane.number(),
+            requests: self.requests.clone(),
+            batches: None,
+            handed_over: Arc::clone(&self.handed_over),
+        }
+    }
+}
+
+impl SpoolHandle {
     /// Asks for batches from now on.
     pub(crate) async fn connected(&mut self) {
-        self.generation += 1;
-        self.ask(Request::Connected(self.generation)).await;
+        let (batches_out, batches) = mpsc::channel(BATCHES_AHEAD);
+        self.batches = Some(batches);
+        self.ask(Request::Connected(self.lane, batches_out)).await;
     }
 
     /// Asks for no more batches. Those that were not handed over come again on the next connection.
     pub(crate) async fn disconnected(&mut self) {
-        self.ask(Request::Disconnected).await;
+        self.batches = None;
+        self.ask(Request::Disconnected(self.lane)).await;
     }
 
     /// The next batch; waits for it.
-    pub(crate) async fn next(&mut self) -> Batch {
-        loop {
-            match self.batches.recv().await {
-                Some(batch) if batch.generation == self.generation => return batch,
-                Some(_) => {}
-                // The spooler ends after the sender only.
-                None => std::future::pending().await,
-            }
+    pub(crate) async fn next(&mut self) -> Chunk {
+        let batch = match &mut self.batches {
+            Some(batches) => batches.recv().await,
+            None => None,
+        };
+        match batch {
+            Some(batch) => batch,
+            // None will come on this connection.
+            None => std::future::pending().await,
         }
     }
 
     /// The next batch, if it is there.
-    pub(crate) fn try_next(&mut self) -> Option<Batch> {
-        let batch = self.batches.try_recv().ok()?;
-        (batch.generation == self.generation).then_some(batch)
+    pub(crate) fn try_next(&mut self) -> Option<Chunk> {
+        self.batches.as_mut()?.try_recv().ok()
     }
 
     /// Says that everything before `end` was handed over.
@@ -160,10 +176,10 @@ impl SpoolHandle {
         self.ask(Request::Resend(chunks)).await;
     }
 
-    /// Keeps `chunks` and all that the queue has, and resolves when they outlive a crash.
-    pub(crate) async fn finish(&self, chunks: VecDeque<Chunk>) {
+    /// Keeps what is moving and all that the queue has, and resolves when it outlives a crash.
+    pub(crate) async fn finish(&self, moving: Moving) {
         let (done, finished) = oneshot::channel();
-        self.ask(Request::Finish(chunks, done)).await;
+        self.ask(Request::Finish(moving, done)).await;
         if finished.await.is_err() {
             warn!("a spool ended before it had everything");
         }
@@ -177,7 +193,7 @@ impl SpoolHandle {
 }
 
 impl Spooler {
-    /// Works until the sender is done.
+    /// Works until no sender is left, and none can come.
     pub(crate) async fn run(mut self) {
         let Some(mut spool) = self.open().await else {
             return;
@@ -186,12 +202,13 @@ impl Spooler {
         let mut ticks = interval(period);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let wants_batches = self.generation.is_some() && self.has_more;
+            let batches = self.connected.first().filter(|_| self.has_more);
+            let batches = batches.map(|(_, batches)| batches.clone());
             spool = tokio::select! {
                 biased;
                 request = self.requests.recv() => match request {
-                    Some(Request::Finish(chunks, done)) => {
-                        spool = self.keep_all(spool, chunks).await;
+                    Some(Request::Finish(moving, done)) => {
+                        spool = self.keep_all(spool, moving).await;
                         if done.send(()).is_err() {
                             warn!("nobody waits for the spool any more");
                         }
@@ -212,7 +229,7 @@ impl Spooler {
                     let spool = self.move_overdue(spool).await;
                     self.sync(spool).await
                 }
-                permit = self.batches.clone().reserve_owned(), if wants_batches => match permit {
+                permit = reserve(batches) => match permit {
                     Ok(permit) => {
                         let (spool, batch) = self.read(spool).await;
                         if let Some(batch) = batch {
@@ -220,7 +237,8 @@ impl Spooler {
                         }
                         spool
                     }
-                    Err(_) => return,
+                    // Its sender is about to say that the connection is gone.
+                    Err(_) => self.disconnect_first(spool).await,
                 },
             };
         }
@@ -270,11 +288,11 @@ impl Spooler {
             }
             tokio::select! {
                 request = self.requests.recv() => match request? {
-                    Request::Connected(generation) => self.generation = Some(generation),
-                    Request::Disconnected => self.generation = None,
+                    Request::Connected(lane, batches) => self.connected.push((lane, batches)),
+                    Request::Disconnected(lane) => self.connected.retain(|(other, _)| *other != lane),
                     Request::Resend(chunks) => self.queue.resend(chunks),
-                    Request::Finish(mut chunks, done) => {
-                        self.queue.give_up(&mut chunks, super::queue::Loss::Shutdown);
+                    Request::Finish(moving, done) => {
+                        self.queue.give_up(moving, super::queue::Loss::Shutdown);
                         if done.send(()).is_err() {
                             return None;
                         }
@@ -291,30 +309,49 @@ impl Spooler {
 
     async fn answer(&mut self, spool: Spool, request: Request) -> Spool {
         match request {
-            Request::Connected(generation) => {
-                self.generation = Some(generation);
-                self.has_more = true;
-                let settled = self.take_handed_over();
-                let (spool, ()) = blocking(spool, move |spool| {
-                    settle(spool, settled);
-                    spool.rewind();
-                })
-                .await;
-                self.queue.set_spooled(spool.figures());
-                spool
+            Request::Connected(lane, batches) => {
+                self.connected.push((lane, batches));
+                match self.connected.len() {
+                    1 => self.begin_again(spool).await,
+                    _ => spool,
+                }
             }
-            Request::Disconnected => {
-                self.generation = None;
-                spool
+            Request::Disconnected(lane) => {
+                let was_first = self
+                    .connected
+                    .first()
+                    .is_some_and(|(first, _)| *first == lane);
+                self.connected.retain(|(other, _)| *other != lane);
+                match was_first {
+                    true => self.begin_again(spool).await,
+                    false => spool,
+                }
             }
             Request::Resend(chunks) => {
-                let lines = chunks.iter().map(|chunk| chunk.lines).sum();
-                let (spool, _) = self.append(spool, chunks).await;
+                let (spool, lines) = self.append(spool, chunks).await;
                 self.queue.resent_to_spool(lines, spool.figures());
                 spool
             }
             Request::Finish(..) => spool,
         }
+    }
+
+    async fn disconnect_first(&mut self, spool: Spool) -> Spool {
+        self.connected.remove(0);
+        self.begin_again(spool).await
+    }
+
+    // The next batch is what follows on what was handed over.
+    async fn begin_again(&mut self, spool: Spool) -> Spool {
+        self.has_more = true;
+        let settled = self.take_handed_over();
+        let (spool, ()) = blocking(spool, move |spool| {
+            settle(spool, settled);
+            spool.rewind();
+        })
+        .await;
+        self.queue.set_spooled(spool.figures());
+        spool
     }
 
     // Moves what waits for too long, or is too much, out of the queue.
@@ -327,46 +364,48 @@ impl Spooler {
         if !is_wanted {
             return spool;
         }
-        let mut chunks = VecDeque::new();
-        self.queue.take_overdue(self.period(), &mut chunks);
-        self.keep(spool, chunks).await
+        let moving = self.queue.take_overdue(self.period());
+        self.keep(spool, moving).await
     }
 
-    async fn keep_all(&mut self, spool: Spool, chunks: VecDeque<Chunk>) -> Spool {
-        let mut spool = self.keep(spool, chunks).await;
-        let mut rest = VecDeque::new();
-        self.queue.take_overdue(Duration::ZERO, &mut rest);
-        spool = self.keep(spool, rest).await;
+    async fn keep_all(&mut self, spool: Spool, moving: Moving) -> Spool {
+        let spool = self.keep(spool, moving).await;
+        let rest = self.queue.take_overdue(Duration::ZERO);
+        let spool = self.keep(spool, rest).await;
         self.sync(spool).await
     }
 
     // Keeps chunks that still count as queued.
-    async fn keep(&mut self, spool: Spool, chunks: VecDeque<Chunk>) -> Spool {
-        if chunks.is_empty() {
+    async fn keep(&mut self, spool: Spool, moving: Moving) -> Spool {
+        if moving.chunks.is_empty() {
             return spool;
         }
-        let (spool, (bytes, lines)) = self.append(spool, chunks).await;
-        self.queue.moved_to_spool(bytes, lines, spool.figures());
+        let (chunks, shares) = moving.split();
+        let (spool, lines) = self.append(spool, chunks).await;
+        self.queue.moved_to_spool(shares, lines, spool.figures());
         spool
     }
 
-    // What the spool does not take it counts. Returns the bytes and lines of the chunks.
-    async fn append(&mut self, spool: Spool, chunks: VecDeque<Chunk>) -> (Spool, (usize, u64)) {
-        let (spool, (bytes, lines, failed)) = blocking(spool, move |spool| {
-            let (mut bytes, mut lines, mut failed) = (0, 0, None);
+    // What the spool does not take it counts. Returns the lines of the chunks.
+    async fn append(
+        &mut self,
+        spool: Spool,
+        chunks: impl IntoIterator<Item = Chunk> + Send + 'static,
+    ) -> (Spool, u64) {
+        let (spool, (lines, failed)) = blocking(spool, move |spool| {
+            let (mut lines, mut failed) = (0, None);
             for chunk in chunks {
-                bytes += chunk.bytes.len();
                 lines += chunk.lines;
                 if let Err(error) = spool.append(&chunk.bytes, chunk.lines) {
                     failed = Some(error);
                 }
             }
-            (bytes, lines, failed)
+            (lines, failed)
         })
         .await;
         self.has_more = true;
         self.say(failed);
-        (spool, (bytes, lines))
+        (spool, lines)
     }
 
     async fn sync(&mut self, spool: Spool) -> Spool {
@@ -384,7 +423,7 @@ impl Spooler {
         spool
     }
 
-    async fn read(&mut self, spool: Spool) -> (Spool, Option<Batch>) {
+    async fn read(&mut self, spool: Spool) -> (Spool, Option<Chunk>) {
         let settled = self.take_handed_over();
         let (spool, (bytes, read)) = blocking(spool, move |spool| {
             settle(spool, settled);
@@ -395,13 +434,10 @@ impl Spooler {
         .await;
         self.queue.set_spooled(spool.figures());
         let batch = match read {
-            Ok(Some(batch)) => Some(Batch {
-                chunk: Chunk {
-                    bytes: Bytes::from(bytes),
-                    lines: batch.lines,
-                    spooled: Some(batch.end),
-                },
-                generation: self.generation.unwrap_or_default(),
+            Ok(Some(batch)) => Some(Chunk {
+                bytes: Bytes::from(bytes),
+                lines: batch.lines,
+                spooled: Some(batch.end),
             }),
             Ok(None) => None,
             Err(error) => {
@@ -478,6 +514,16 @@ fn limits(destination: &relay_engine::Destination) -> Limits {
 
 fn now() -> UnixSeconds {
     UnixSeconds(clock::now().0)
+}
+
+// A place for a batch, when there is one and somebody takes batches.
+async fn reserve(
+    batches: Option<mpsc::Sender<Chunk>>,
+) -> Result<mpsc::OwnedPermit<Chunk>, mpsc::error::SendError<()>> {
+    match batches {
+        Some(batches) => batches.reserve_owned().await,
+        None => std::future::pending().await,
+    }
 }
 
 // Does something that may block with a spool, on a thread that may.

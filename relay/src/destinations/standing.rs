@@ -39,7 +39,7 @@ pub(crate) enum State {
     Connecting,
     /// It is connected, and takes less than comes for it.
     Slow,
-    /// There is no connection, and the last try failed.
+    /// There is no connection, or not all that there should be, and the last try failed.
     Down,
 }
 
@@ -57,11 +57,11 @@ impl State {
 impl Known {
     pub(crate) fn standing(&self) -> Standing {
         let figures = self.queue.figures();
-        let link = self.queue.link().figures();
+        let link = self.queue.links();
         let spool = self.settings.spool.as_ref();
         Standing {
             name: Arc::clone(&self.settings.name),
-            state: match (figures.connected, link.has_failed) {
+            state: match (figures.is_connected(), link.has_failed) {
                 (true, _) if self.queue.is_slow() => State::Slow,
                 (true, _) => State::Connected,
                 (false, false) => State::Connecting,
@@ -113,6 +113,8 @@ impl Standing {
                 "oldestSeconds": figures.spool.oldest_seconds,
             },
             "connections": {
+                "wanted": figures.lanes,
+                "open": figures.connected,
                 "made": link.connects,
                 "failed": link.connect_failures,
                 "broken": link.breaks,

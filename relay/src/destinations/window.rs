@@ -5,11 +5,12 @@
 //! come twice do no harm.
 
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 
 use super::queue::Chunk;
 
-/// What is kept beyond what must be, in bytes, so that the kernel is not asked for every write.
-const SLACK_BYTES: usize = 1 << 20;
+/// What is kept beyond what must be, in bytes, so that the kernel is not asked for every write: as much again, within these.
+const SLACK_BYTES: RangeInclusive<usize> = 64 << 10..=1 << 20;
 
 /// Chunks smaller than this, in bytes, are copied together: one that was taken with little in it holds far more memory.
 const SMALL_BYTES: usize = 32 << 10;
@@ -54,7 +55,8 @@ impl Window {
     /// Lets go of what need not be kept. `unacknowledged` says how many bytes are under way.
     pub(crate) fn trim(&mut self, unacknowledged: impl FnOnce() -> usize) {
         let bytes_max = self.bytes_max.unwrap_or_default();
-        if self.bytes > bytes_max + SLACK_BYTES {
+        let slack = bytes_max.clamp(*SLACK_BYTES.start(), *SLACK_BYTES.end());
+        if self.bytes > bytes_max + slack {
             self.trim_to(bytes_max + unacknowledged());
         }
     }
@@ -171,7 +173,7 @@ mod tests {
             window.extend(Some(chunk(1, 64 << 10)));
             window.extend(Some(chunk(1, 100)));
             window.trim(|| 100);
-            assert!(window.bytes <= SLACK_BYTES + (65 << 10));
+            assert!(window.bytes <= SLACK_BYTES.start() + (65 << 10));
         }
         window.clear();
         assert!(kept(&mut window, 100).is_empty());

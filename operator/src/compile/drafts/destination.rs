@@ -2,36 +2,31 @@
 
 use std::collections::BTreeMap;
 
-use crds::{Destination, Reason, WhenFull};
+use crds::{Carbon, Destination, Reason, ServiceRef, WhenFull};
 use relay_proto as proto;
 use relay_proto::destination::Endpoint;
 
 use super::tls::Secrets;
 use crate::compile::Finding;
-use crate::inputs::{Key, Secret, SecretName};
+use crate::inputs::{ENDPOINTS_MAX, Key, NoServers, Secret, SecretName, Service, ServiceName};
+
+/// Connections of one Destination from one relay pod, at most.
+const CONNECTIONS_MAX: usize = 256;
+
+/// What a Destination refers to.
+pub(super) struct References<'a> {
+    pub(super) secrets: &'a BTreeMap<SecretName, Secret>,
+    pub(super) services: &'a BTreeMap<ServiceName, Service>,
+}
 
 pub(super) fn message(
     object: &Destination,
     key: &Key,
-    secrets: &BTreeMap<SecretName, Secret>,
+    references: &References<'_>,
 ) -> Result<proto::Destination, Finding> {
     let spec = &object.spec;
-    let secrets = Secrets {
-        all: secrets,
-        namespace: &key.namespace,
-    };
     let endpoint = match (&spec.carbon, &spec.file) {
-        (Some(carbon), None) => Endpoint::Carbon(proto::Carbon {
-            address: carbon.address.clone(),
-            connect_timeout_ms: carbon.connect_timeout.as_millis(),
-            write_timeout_ms: carbon.write_timeout.as_millis(),
-            connection_age_max_ms: carbon.max_connection_age.as_millis(),
-            tls: carbon
-                .tls
-                .as_ref()
-                .map(|tls| secrets.carbon(tls, carbon))
-                .transpose()?,
-        }),
+        (Some(carbon), None) => Endpoint::Carbon(self::carbon(carbon, key, references)?),
         (None, Some(file)) => Endpoint::File(proto::File {
             path: file.path.clone(),
         }),
@@ -69,4 +64,93 @@ pub(super) fn message(
         }),
         resend_bytes_max: spec.resend.max_bytes.bytes(),
     })
+}
+
+fn carbon(
+    carbon: &Carbon,
+    key: &Key,
+    references: &References<'_>,
+) -> Result<proto::Carbon, Finding> {
+    let (address, members) = match (&carbon.address, &carbon.service) {
+        (Some(address), None) => (address.clone(), None),
+        (None, Some(service)) => {
+            let address = format!("{}.{}.svc:{}", service.name, key.namespace, service.port);
+            let (members, _) = members(service, key, references.services);
+            (address, Some(proto::Members { members }))
+        }
+        (None, None) | (Some(_), Some(_)) => {
+            return Err(Finding::at(
+                "carbon",
+                Reason::UnsupportedValue,
+                "set exactly one of address and service",
+            ));
+        }
+    };
+    let secrets = Secrets {
+        all: references.secrets,
+        namespace: &key.namespace,
+    };
+    let tls = carbon.tls.as_ref();
+    let tls = tls.map(|tls| secrets.carbon(tls, &address)).transpose()?;
+    let servers = members.as_ref().map_or(1, |members| members.members.len());
+    Ok(proto::Carbon {
+        connect_timeout_ms: carbon.connect_timeout.as_millis(),
+        write_timeout_ms: carbon.write_timeout.as_millis(),
+        connection_age_max_ms: carbon.max_connection_age.as_millis(),
+        tls,
+        // The schema keeps them above 0.
+        connections: carbon
+            .connections
+            .unsigned_abs()
+            .min((CONNECTIONS_MAX / servers.clamp(1, CONNECTIONS_MAX)) as u32),
+        address,
+        members,
+    })
+}
+
+/// What is wrong with what a Destination refers to, although its lines can wait for that to be put right.
+pub(super) fn unresolved(
+    object: &Destination,
+    key: &Key,
+    services: &BTreeMap<ServiceName, Service>,
+) -> Option<Finding> {
+    let service = object.spec.carbon.as_ref()?.service.as_ref()?;
+    members(service, key, services).1
+}
+
+// The servers of a Service, and what is wrong with it.
+fn members(
+    service: &ServiceRef,
+    key: &Key,
+    services: &BTreeMap<ServiceName, Service>,
+) -> (Vec<proto::Member>, Option<Finding>) {
+    let name = ServiceName {
+        namespace: key.namespace.clone(),
+        name: service.name.clone(),
+    };
+    let servers = match services.get(&name) {
+        Some(known) => known.servers(service.port),
+        None => Err(NoServers::NotFound),
+    };
+    let servers = match servers {
+        Ok(servers) => servers,
+        Err(fault) => {
+            let (field, reason) = match fault {
+                NoServers::NotFound => ("carbon.service.name", Reason::ServiceNotFound),
+                NoServers::NoPort { .. } => ("carbon.service.port", Reason::InvalidService),
+            };
+            let message = format!("{name} {fault}; until then lines wait");
+            return (Vec::new(), Some(Finding::at(field, reason, message)));
+        }
+    };
+    let too_many = (servers.len() > ENDPOINTS_MAX).then(|| {
+        let message = format!(
+            "{name} has {} ready endpoints: the first {ENDPOINTS_MAX} by name get lines",
+            servers.len()
+        );
+        Finding::at("carbon.service.name", Reason::InvalidService, message)
+    });
+    let members = servers.into_iter().take(ENDPOINTS_MAX);
+    let members = members.map(|(name, address)| proto::Member { name, address });
+    (members.collect(), too_many)
 }

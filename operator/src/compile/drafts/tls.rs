@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crds::{Carbon, CarbonTls, ListenerTls, Reason, SecretRef};
+use crds::{CarbonTls, ListenerTls, Reason, SecretRef};
 use relay_proto as proto;
 use relay_tls::{CA, CERTIFICATE, KEY};
 
@@ -33,7 +33,7 @@ impl Secrets<'_> {
     pub(super) fn carbon(
         &self,
         tls: &CarbonTls,
-        carbon: &Carbon,
+        address: &str,
     ) -> Result<proto::CarbonTls, Finding> {
         let ca = tls.ca.as_ref();
         let ca = ca.map(|ca| self.authorities(ca, "carbon.tls.ca.name"));
@@ -41,15 +41,13 @@ impl Secrets<'_> {
         let identity =
             identity.map(|identity| self.identity(identity, "carbon.tls.certificate.name"));
         let server_name = tls.server_name.as_deref();
-        relay_tls::server_name(server_name.unwrap_or_else(|| host(&carbon.address))).map_err(
-            |error| {
-                Finding::at(
-                    "carbon.tls.serverName",
-                    Reason::UnsupportedValue,
-                    format!("{error}: name the server as its certificate does"),
-                )
-            },
-        )?;
+        relay_tls::server_name(server_name.unwrap_or_else(|| host(address))).map_err(|error| {
+            Finding::at(
+                "carbon.tls.serverName",
+                Reason::UnsupportedValue,
+                format!("{error}: name the server as its certificate does"),
+            )
+        })?;
         Ok(proto::CarbonTls {
             ca: ca.transpose()?.unwrap_or_default(),
             identity: identity.transpose()?,

@@ -21,8 +21,7 @@ fn destination(name: &str) -> proto::Destination {
             address: format!("{name}:2003"),
             connect_timeout_ms: 1,
             write_timeout_ms: 1,
-            connection_age_max_ms: 0,
-            tls: None,
+            ..proto::Carbon::default()
         })),
         ..proto::Destination::default()
     }

@@ -7,7 +7,7 @@ use super::Moment;
 use super::memory::Ways;
 use crate::cache::Decision;
 use crate::route::Fanout;
-use crate::{DestinationIndex, Outbox};
+use crate::{LaneIndex, Outbox};
 
 /// What is to be forwarded next.
 #[derive(Debug, Default)]
@@ -22,7 +22,7 @@ pub(super) struct Runs {
     decision: Option<Decision>,
     // Lines that were forwarded to destinations that are chosen line by line.
     turn: usize,
-    chosen: Vec<DestinationIndex>,
+    chosen: Vec<LaneIndex>,
 }
 
 /// Where forwarded lines come from and go to.
@@ -98,8 +98,8 @@ impl Runs {
             true => &transfer.block[self.start..self.end],
             false => &self.built,
         };
-        let destinations = transfer.fanout(self.way).fixed().unwrap_or_default();
-        transfer.out.append(destinations, bytes, self.lines);
+        let lanes = transfer.fanout(self.way).fixed().unwrap_or_default();
+        transfer.out.append(lanes, bytes, self.lines);
         self.built.clear();
         self.lines = 0;
         self.decision = None;

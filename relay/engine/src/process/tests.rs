@@ -206,7 +206,7 @@ fn failover_gives_lines_to_the_first_target_that_is_live() {
         (&[0], None, Some("x 1 2\ny 1 2\n")),
         (&[0, 1], Some("x 1 2\ny 1 2\n"), Some("x 1 2\n")),
     ] {
-        let is_live = |destination: DestinationIndex| !dead.contains(&destination.get());
+        let is_live = |lane: crate::LaneIndex| !dead.contains(&lane.get());
         let moment = Moment {
             is_live: &is_live,
             ..MOMENT
@@ -241,8 +241,7 @@ fn consistent_hash_gives_a_series_to_its_owners() {
                 address: format!("10.0.0.{host}:2003"),
                 connect_timeout_ms: 1,
                 write_timeout_ms: 1,
-                connection_age_max_ms: 0,
-                tls: None,
+                ..proto::Carbon::default()
             })),
             ..proto::Destination::default()
         })

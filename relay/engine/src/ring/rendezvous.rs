@@ -13,12 +13,17 @@ pub(super) fn identity(member: &Member<'_>) -> String {
 
 /// The hash of each member's identity.
 pub(super) fn identities(members: &[Member<'_>]) -> Box<[u64]> {
-    let hashed = |member| hash::xxh64(identity(member).as_bytes());
+    let hashed = |member| self::hash(identity(member).as_bytes());
     members.iter().map(hashed).collect()
 }
 
+/// The hash of a key or an identity.
+pub(crate) fn hash(text: &[u8]) -> u64 {
+    hash::xxh64(text)
+}
+
 /// The member with the highest score for a key's hash among those that `may_own` it, and the score.
-pub(super) fn best(
+pub(crate) fn best(
     identities: &[u64],
     key: u64,
     may_own: impl Fn(u32) -> bool,

@@ -165,8 +165,7 @@ fn carbon(name: &str, address: &str) -> proto::Destination {
             address: address.into(),
             connect_timeout_ms: 1,
             write_timeout_ms: 1,
-            connection_age_max_ms: 0,
-            tls: None,
+            ..proto::Carbon::default()
         })),
         ..proto::Destination::default()
     }

@@ -279,7 +279,7 @@ pub struct Target {
     pub instance: ::prost::alloc::string::String,
 }
 /// Who gets lines.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Destination {
     #[prost(message, optional, tag = "1")]
     pub source: ::core::option::Option<ObjectRef>,
@@ -299,7 +299,7 @@ pub struct Destination {
 }
 /// Nested message and enum types in `Destination`.
 pub mod destination {
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Endpoint {
         #[prost(message, tag = "4")]
         Carbon(super::Carbon),
@@ -333,9 +333,9 @@ pub struct Spool {
     pub sync_interval_ms: u64,
 }
 /// A carbon server, over TCP, in the plaintext protocol.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Carbon {
-    /// host:port or \[v6\]:port. A host name is asked again at every connect.
+    /// host:port or \[v6\]:port. A host name is asked again at every connect. With members it is what they go by together.
     #[prost(string, tag = "1")]
     pub address: ::prost::alloc::string::String,
     #[prost(uint64, tag = "2")]
@@ -349,6 +349,29 @@ pub struct Carbon {
     /// A connection is closed and made anew at this age, in milliseconds. Zero: never.
     #[prost(uint64, tag = "5")]
     pub connection_age_max_ms: u64,
+    /// Connections to each server, at most 32; a series is always on one of them. Zero: one.
+    #[prost(uint32, tag = "6")]
+    pub connections: u32,
+    /// Absent: lines go to the address. Present: series are shared out among these.
+    #[prost(message, optional, tag = "7")]
+    pub members: ::core::option::Option<Members>,
+}
+/// The servers behind one address. There may be none for now: lines wait then.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Members {
+    /// Sorted by name; names are unique. At most 256.
+    #[prost(message, repeated, tag = "1")]
+    pub members: ::prost::alloc::vec::Vec<Member>,
+}
+/// A server among several.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Member {
+    /// What series are shared out by: it stays when the server gets another address. Not empty.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// As the address that they go by.
+    #[prost(string, tag = "2")]
+    pub address: ::prost::alloc::string::String,
 }
 /// How a carbon server is spoken to over TLS.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

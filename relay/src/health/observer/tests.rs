@@ -5,7 +5,7 @@ use relay_spool::Survey;
 
 use super::*;
 use crate::destinations::Known;
-use crate::destinations::queue::{Loss, Queue};
+use crate::destinations::queue::{Lane, Loss, Queue};
 
 #[test]
 fn the_first_sample_is_reported_and_a_quiet_relay_has_nothing_to_add() {
@@ -30,7 +30,7 @@ fn lines_that_are_on_their_way_are_no_news_and_keep_a_relay_from_being_drained()
     let first = observer.observe(start, &sample(&[&a]));
     assert!(first.is_some());
     for at in seconds(1..60) {
-        assert_eq!(a.queue.push(b"a 1 1\n", 1), 0);
+        assert_eq!(a.lane.push(b"a 1 1\n", 1), 0);
         assert_eq!(observer.observe(start + at, &sample(&[&a])), None);
     }
 }
@@ -40,11 +40,11 @@ fn a_destination_that_fails_is_told_at_once_with_why_and_comes_first() {
     let (mut observer, start) = (Observer::default(), Instant::now());
     let (a, b) = (connected("a"), connected("b"));
     observer.observe(start, &sample(&[&a, &b]));
-    b.queue.set_connected(false);
+    b.lane.set_connected(false);
     // A connection that ended is made again at once, as a rule.
     let ended = observer.observe(start + SECOND, &sample(&[&a, &b]));
     assert_eq!(states(&ended.unwrap())[0].1, DestinationState::Connecting);
-    b.queue.link().failed(&refused());
+    b.lane.link().failed(&refused());
     let down = observer.observe(start + 2 * SECOND, &sample(&[&a, &b]));
     let down = down.unwrap();
     let expected = [
@@ -55,11 +55,11 @@ fn a_destination_that_fails_is_told_at_once_with_why_and_comes_first() {
     assert_eq!(down.destinations[0].error, refused().to_string());
     let drained = observer.observe(start + 15 * SECOND, &sample(&[&a, &b]));
     assert!(drained.unwrap().drained);
-    b.queue.link().failed(&refused());
+    b.lane.link().failed(&refused());
     let again = observer.observe(start + 30 * SECOND, &sample(&[&a, &b]));
     assert_eq!(again, None);
-    b.queue.set_connected(true);
-    b.queue.link().connected(None);
+    b.lane.set_connected(true);
+    b.lane.link().connected(None);
     let up = observer.observe(start + 31 * SECOND, &sample(&[&a, &b]));
     assert_eq!(up.unwrap().destinations[1].error, "");
 }
@@ -70,7 +70,7 @@ fn a_burst_is_not_slow_and_what_stays_full_is() {
     let a = connected("a");
     let state = |report: Option<Report>| report.map(|report| states(&report)[0].1);
     observer.observe(start, &sample(&[&a]));
-    assert_eq!(a.queue.push(&b"a 1 1\n".repeat(20_000), 20_000), 0);
+    assert_eq!(a.lane.push(&b"a 1 1\n".repeat(20_000), 20_000), 0);
     for at in seconds(1..6) {
         let report = observer.observe(start + at, &sample(&[&a]));
         // The queue is full, and lines were dropped.
@@ -86,7 +86,7 @@ fn lines_that_are_dropped_are_told_by_reason_until_none_were_for_a_while() {
     let a = connected("a");
     observer.observe(start, &sample(&[&a]));
     let dropping = |report: Option<Report>| report.unwrap().destinations[0].dropping.clone();
-    a.queue.give_up_offered(b"a 1 1\n", Loss::QueueFull);
+    a.lane.give_up_offered(b"a 1 1\n", Loss::QueueFull);
     let report = observer.observe(start + SECOND, &sample(&[&a]));
     assert_eq!(dropping(report), ["queue_full"]);
     let meanwhile = observer.observe(start + 10 * SECOND, &sample(&[&a]));
@@ -120,9 +120,9 @@ fn what_is_on_disk_is_told_with_two_digits_every_ten_seconds() {
 fn what_waits_for_a_destination_that_leaves_still_counts() {
     let (mut observer, start) = (Observer::default(), Instant::now());
     let a = connected("a");
-    assert_eq!(a.queue.push(b"a 1 1\n", 1), 0);
+    assert_eq!(a.lane.push(b"a 1 1\n", 1), 0);
     let mut leaving = Sample {
-        leaving: vec![a.queue.figures()],
+        leaving: vec![a.known.queue.figures()],
         ..sample(&[])
     };
     observer.observe(start, &leaving);
@@ -179,8 +179,13 @@ fn seconds(range: std::ops::Range<u32>) -> impl Iterator<Item = Duration> {
     range.map(|second| second * SECOND)
 }
 
+struct Connected {
+    known: Known,
+    lane: Arc<Lane>,
+}
+
 // A destination in the default namespace, with a queue of 64 KiB.
-fn connected(name: &str) -> Known {
+fn connected(name: &str) -> Connected {
     let queue = relay_engine::Queue {
         bytes_max: 64 << 10,
         when_full: WhenFull::DropNewest,
@@ -197,18 +202,21 @@ fn connected(name: &str) -> Known {
             write_timeout: SECOND,
             tls: None,
         },
+        lanes: Vec::new(),
         queue,
         spool: None,
         resend_bytes_max: 0,
         connection_age_max: None,
     };
     let queue = Arc::new(Queue::new(queue));
-    queue.set_connected(true);
-    Known { settings, queue }
+    let lane = queue.add_lane();
+    lane.set_connected(true);
+    let known = Known { settings, queue };
+    Connected { known, lane }
 }
 
-fn spooled(known: &Known, waiting: u64, oldest_seconds: u64) {
-    known.queue.set_spooled(relay_spool::Figures {
+fn spooled(known: &Connected, waiting: u64, oldest_seconds: u64) {
+    known.known.queue.set_spooled(relay_spool::Figures {
         waiting,
         oldest_seconds: Some(oldest_seconds),
         ..relay_spool::Figures::default()
@@ -219,9 +227,9 @@ fn refused() -> io::Error {
     io::ErrorKind::ConnectionRefused.into()
 }
 
-fn sample(known: &[&Known]) -> Sample {
+fn sample(known: &[&Connected]) -> Sample {
     Sample {
-        standings: known.iter().map(|known| known.standing()).collect(),
+        standings: known.iter().map(|known| known.known.standing()).collect(),
         leaving: Vec::new(),
         orphans: Vec::new(),
         open_buckets: 0,
