@@ -86,7 +86,7 @@ async fn run(args: &Args) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let schemas = Arc::new(Schemas::new()?);
     let (watcher, changes) = watch(&args.directory)?;
-    let admin = bind_admin(args.admin_address).await?;
+    let admin = bind_admin(args.admin_address)?;
     let relay = Relay::start(
         args.listen_address,
         args.threads.unwrap_or_else(relay::one_per_core),

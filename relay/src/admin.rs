@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
 
 use anyhow::Context as _;
 use axum::extract::Query;
@@ -13,31 +14,31 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::destinations::Orphan;
-use crate::{View, metrics};
+use crate::worker::Phase;
+use crate::{View, listen, metrics, reuseport};
 
-/// Binds the admin port.
+/// Binds the admin port, beside a process that has it and is about to stop.
 ///
 /// # Errors
 /// The address cannot be had.
-pub async fn bind_admin(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    let listener = TcpListener::bind(address)
-        .await
+pub fn bind_admin(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listener = listen::bind(address)
         .with_context(|| format!("cannot listen on {address}, the admin address"))?;
     info!(address = %listener.local_addr()?, "admin listening");
     Ok(listener)
 }
 
 /// Serves `/livez`, `/readyz`, `/metrics`, `/destinations`, `/refused` and `/explain?line=…` of a relay, and `more` beside
-/// them. Does not end by itself.
+/// them. Does not end by itself. When the relay stops, a process that has the port beside this one is asked instead.
 ///
 /// # Errors
 /// The listener failed.
 pub async fn serve_admin(listener: TcpListener, view: View, more: Router) -> io::Result<()> {
     let (ready, refused, explained) = (view.clone(), view.clone(), view.clone());
-    let delivering = view.clone();
+    let (delivering, leaving) = (view.clone(), view.clone());
     let router = Router::new()
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(async move || readyz(&ready)))
@@ -55,7 +56,19 @@ pub async fn serve_admin(listener: TcpListener, view: View, more: Router) -> io:
             get(async move |question| explain(&explained, question)),
         )
         .merge(more);
-    axum::serve(listener, router).await
+    let socket = listener.as_fd().try_clone_to_owned()?;
+    let leaving = async {
+        leaving.reached(Phase::Reading).await;
+        if let Err(error) = reuseport::give_way(&socket) {
+            warn!(%error, "the process that takes over may not be asked how it is");
+        }
+        drop(socket);
+        std::future::pending().await
+    };
+    tokio::select! {
+        served = axum::serve(listener, router).into_future() => served,
+        () = leaving => Ok(()),
+    }
 }
 
 /// What `/explain` is asked.

@@ -25,6 +25,7 @@ use tracing::{info, warn};
 
 use crate::clock;
 use crate::durable;
+use crate::succession::Succession;
 use crate::worker::{Share, Workers};
 
 /// How often buckets are looked at; they are due on whole seconds.
@@ -102,6 +103,15 @@ impl Flusher {
             let shares = self.workers.take_due(now).await;
             let buckets = self.collect(shares);
             self.send(buckets).await;
+        }
+    }
+
+    /// Takes up what was kept.
+    pub(crate) async fn restore(&self, checkpoint: &Checkpoint, table: &Table) {
+        let buckets = checkpoint.take(table, &self.figures);
+        if !buckets.is_empty() {
+            let points_lost = self.workers.restore(buckets).await;
+            self.figures.lose(points_lost);
         }
     }
 
@@ -187,12 +197,15 @@ impl Lines {
 #[derive(Debug)]
 pub(crate) struct Checkpoint {
     directory: PathBuf,
+    /// Whose turn it is, where another process has the directory too.
+    pub(crate) succession: Succession,
 }
 
 impl Checkpoint {
     pub(crate) fn new(directory: &Path) -> Self {
         Self {
             directory: directory.to_owned(),
+            succession: Succession::new(directory),
         }
     }
 

@@ -26,7 +26,9 @@ pub mod logging;
 mod metrics;
 mod plan;
 mod refused;
+mod reuseport;
 mod stream;
+mod succession;
 mod worker;
 
 use std::collections::BTreeSet;
@@ -84,9 +86,11 @@ pub struct Relay {
     reports: Reports,
     // Where spools are kept, if anywhere.
     spools: Option<Arc<PathBuf>>,
-    // Where open buckets are kept, if anywhere.
+    // Where open buckets are kept, if anywhere, and it is ours.
     checkpoint: Option<Checkpoint>,
-    // Whether buckets that were kept were taken up again.
+    // The same, while another process has it.
+    awaited: JoinSet<Checkpoint>,
+    // Whether buckets that were kept were taken up again, or are awaited.
     is_restored: bool,
 }
 
@@ -230,6 +234,7 @@ impl Relay {
             reports,
             spools,
             checkpoint: state_dir.map(Checkpoint::new),
+            awaited: JoinSet::new(),
             is_restored: false,
         })
     }
@@ -321,19 +326,26 @@ impl Relay {
         Ok(())
     }
 
-    // Before the first line of the first table comes in.
+    // Before the first line of the first table comes in, unless another process has yet to leave them.
     async fn restore_buckets(&mut self) {
         if std::mem::replace(&mut self.is_restored, true) {
             return;
         }
-        if let Some(checkpoint) = &self.checkpoint {
-            let plan = self.plan.load_full();
-            let buckets = checkpoint.take(&plan.table, &self.flusher.figures);
-            if !buckets.is_empty() {
-                let points_lost = self.workers.restore(buckets).await;
-                self.flusher.figures.lose(points_lost);
-            }
+        let Some(mut checkpoint) = self.checkpoint.take() else {
+            return;
+        };
+        let (plan, flusher) = (Arc::clone(&self.plan), self.flusher.clone());
+        if checkpoint.succession.try_take() {
+            flusher.restore(&checkpoint, &plan.load_full().table).await;
+            self.checkpoint = Some(checkpoint);
+            return;
         }
+        self.awaited.spawn(async move {
+            checkpoint.succession.take().await;
+            let plan = plan.load_full();
+            flusher.restore(&checkpoint, &plan.table).await;
+            checkpoint
+        });
     }
 
     /// The version that is running.
@@ -388,7 +400,10 @@ impl Relay {
         self.listeners.close();
         let (plan, destinations) = (Arc::clone(&self.plan), self.view.destinations());
         let (connections, senders, phase) = (self.connections, self.senders, self.phase);
-        let (flusher, mut tasks, checkpoint) = (self.flusher, self.tasks, self.checkpoint);
+        let (flusher, mut tasks) = (self.flusher, self.tasks);
+        // With a predecessor that is still there, there is nowhere to keep anything.
+        let awaited = self.awaited.try_join_next().and_then(Result::ok);
+        let checkpoint = self.checkpoint.or(awaited);
         let stop_flushing = self.stop_flushing;
         let mut listeners = self.listeners;
         let handed_over = async {
@@ -440,6 +455,13 @@ impl View {
         self.plan.load().version.is_some() && *self.phase.borrow() == Phase::Running
     }
 
+    /// Resolves when the relay has come to `phase`.
+    pub(crate) async fn reached(&self, phase: Phase) {
+        let mut phases = self.phase.clone();
+        // An error means that the relay is gone, which is beyond every phase.
+        drop(phases.wait_for(|current| *current >= phase).await);
+    }
+
     /// Tells the way that a line takes through the rules in force, as the listener with the longest limit would let it in.
     pub fn explain(&self, line: &[u8]) -> Explanation {
         let plan = self.plan.load();
@@ -471,7 +493,7 @@ impl View {
 /// It cannot start, or a part of it that must not end has ended.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
     info!(?config, "starting");
-    let admin = bind_admin(config.admin_address).await?;
+    let admin = bind_admin(config.admin_address)?;
     let mut relay = Relay::start(
         config.listen_address,
         config.threads(),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -14,14 +15,20 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::connection::Accepted;
+use crate::reuseport;
 use crate::worker::Workers;
 
 /// Connections that the kernel may hold for us to accept.
 const BACKLOG: i32 = 4096;
+
+/// How long a listener that is no longer wanted goes on accepting: whoever is connecting is let in, and who comes later finds
+/// the other process, if there is one.
+const LINGER: Duration = Duration::from_millis(250);
 
 /// How long accepting rests after it failed, as it does when file descriptors run out.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
@@ -261,8 +268,11 @@ fn acceptor(tls: &ListenerTls) -> Result<Arc<ServerConfig>, Fault> {
     Ok(relay_tls::acceptor(identity, client_ca))
 }
 
-// SO_REUSEPORT lets a second process take the port over before this one stops.
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+/// Listens with SO_REUSEPORT, which lets a second process take the port over before this one stops.
+///
+/// # Errors
+/// The address cannot be had.
+pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -296,8 +306,23 @@ async fn accept(
             }
             Err(error) => {
                 warn!(listener = %listening.name, %error, "cannot accept a connection");
-                tokio::time::sleep(ACCEPT_REST).await;
+                sleep(ACCEPT_REST).await;
             }
+        }
+    }
+    if let Err(error) = reuseport::give_way(&socket) {
+        warn!(listener = %listening.name, %error, "who connects now may be refused");
+    }
+    let end = sleep(LINGER);
+    let mut end = pin!(end);
+    loop {
+        tokio::select! {
+            accepted = socket.accept() => {
+                let accepted = accepted.and_then(|(stream, source)| Ok((stream.into_std()?, source)));
+                let Ok((stream, source)) = accepted else { break };
+                hand_over(stream, source, &listening, &workers, &open).await;
+            }
+            () = &mut end => break,
         }
     }
     // Those whom the kernel has let in already may have sent lines.

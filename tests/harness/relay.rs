@@ -52,6 +52,23 @@ impl RelayProcess {
         relay
     }
 
+    /// Runs a second process of the same kind beside a relay, with its addresses and state directory, and waits until it
+    /// takes lines too.
+    ///
+    /// # Panics
+    /// If it does not in time.
+    pub fn take_over(from: &Self, directory: &Directory, state: &Path) -> Self {
+        let mut command = Command::new(binary("carbonway"));
+        command.arg("run").arg(directory.path());
+        command.arg("--state-dir").arg(state);
+        let relay = Self::start_at(&mut command, from.address);
+        // The admin port may be answered by either of them.
+        relay
+            .process
+            .wait_for_stderr(DEADLINE, 0, &["listening", "listener=plain"]);
+        relay
+    }
+
     /// Starts `carbonway run` on a directory.
     pub fn start_run(directory: &Directory) -> Self {
         let mut command = Command::new(binary("carbonway"));
@@ -71,7 +88,10 @@ impl RelayProcess {
     }
 
     fn start(command: &mut Command) -> Self {
-        let address = crate::own_address();
+        Self::start_at(command, crate::own_address())
+    }
+
+    fn start_at(command: &mut Command, address: Ipv4Addr) -> Self {
         command
             .args(["--listen-address", &address.to_string()])
             .args(["--admin-address", &format!("{address}:8080")])

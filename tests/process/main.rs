@@ -13,6 +13,7 @@ mod check;
 mod delivery;
 mod drops;
 mod files;
+mod handover;
 mod health;
 mod lanes;
 mod limits;

@@ -22,7 +22,7 @@ use bytes::Bytes;
 use relay_spool::{Limits, Position, Spool, UnixSeconds, WhenFull};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{info, warn};
 
 use super::queue::{Chunk, Lane, LaneNumber, Moving, Queue};
@@ -38,8 +38,14 @@ const BATCHES_AHEAD: usize = 2;
 /// Requests that may wait for the disk.
 const REQUESTS_MAX: usize = 4;
 
-/// How long until a spool that cannot be opened is tried again: another process may be about to let go of it.
+/// How long until a spool that cannot be opened is tried again.
 const OPEN_AGAIN: Duration = Duration::from_secs(1);
+
+/// How long until one is tried again that another process has, which may be about to let go of it.
+const LOCK_AGAIN: Duration = Duration::from_millis(50);
+
+/// How long what has no room in memory waits for another process to let go of the spool. After that it is dropped.
+const LOCK_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Where the lanes of a destination get their ends from.
 #[derive(Debug)]
@@ -248,6 +254,8 @@ impl Spooler {
     // there were none, and the queue drops what has no room in it.
     async fn open(&mut self) -> Option<Spool> {
         let mut is_said = false;
+        let mut again = OPEN_AGAIN;
+        let began = Instant::now();
         loop {
             let destination = self.settings.borrow_and_update().clone();
             let wanted = destination.spool.is_some() || self.directory.exists();
@@ -278,7 +286,16 @@ impl Spooler {
                         self.queue.set_spools(true);
                         return Some(spool);
                     }
+                    Ok(Err(relay_spool::Error::Locked { .. }))
+                        if began.elapsed() < LOCK_PATIENCE =>
+                    {
+                        // Room is about to be made.
+                        self.queue.set_spools(true);
+                        again = LOCK_AGAIN;
+                    }
                     Ok(Err(error)) if !is_said => {
+                        self.queue.set_spools(false);
+                        again = OPEN_AGAIN;
                         is_said = true;
                         warn!(destination = &*destination.name, %error, "the spool cannot be used; what has no room in memory is dropped until it can");
                     }
@@ -302,7 +319,7 @@ impl Spooler {
                     // No more changes: only the sender's end counts now.
                     sleep(OPEN_AGAIN).await;
                 },
-                () = sleep(OPEN_AGAIN), if wanted => {}
+                () = sleep(again), if wanted => {}
             }
         }
     }
