@@ -99,7 +99,7 @@ pub struct Plaintext {
     /// The longest line, in bytes without its newline; a longer one is skipped and counted, and the connection stays.
     #[schemars(range(min = 64, max = 65536))]
     pub max_line_bytes: i32,
-    /// A connection that sent nothing for this long is closed. 0s: never.
+    /// A connection on which no line was finished for this long is closed, also if bytes came. 0s: never.
     pub idle_timeout: Duration,
 }
 

@@ -23,6 +23,7 @@ use tracing::{debug, warn};
 use crate::clock;
 use crate::handover::Handover;
 use crate::listen::{Listening, Seat};
+use crate::partial::{NoRoom, Partial};
 use crate::refused::RefusedLine;
 use crate::stream::Stream;
 use crate::worker::{Bench, LoadGuard, Phase, Scratch};
@@ -36,9 +37,6 @@ const QUIET: Duration = Duration::from_millis(100);
 /// When the relay stops, a connection is read this far, in bytes: beyond what the kernels at both ends usually hold, so that
 /// all that was sent before is read, however long the sender goes on.
 const SENT_BYTES_MAX: usize = 16 << 20;
-
-/// A line's beginning keeps no more memory than this once it is short again.
-const PARTIAL_KEPT_BYTES: usize = 4096;
 
 /// A connection on its way to a data thread.
 pub(crate) struct Accepted {
@@ -89,8 +87,9 @@ pub(crate) async fn serve(accepted: Accepted, bench: &Bench) {
         source,
         listening,
         bench,
-        partial: Vec::new(),
+        partial: Partial::new(&bench.partial_room),
         skipping: false,
+        last_line: Instant::now(),
         handover: Handover::default(),
     };
     let end = connection.read_to_end().await;
@@ -103,9 +102,11 @@ struct Connection<'a> {
     listening: Arc<Listening>,
     bench: &'a Bench,
     // The line that is not yet whole.
-    partial: Vec<u8>,
-    // Within a line that is too long, which was counted already.
+    partial: Partial<'a>,
+    // Within a line that is too long, or had no room, which was counted already.
     skipping: bool,
+    // When a line was last whole.
+    last_line: Instant,
     handover: Handover,
 }
 
@@ -113,7 +114,7 @@ struct Connection<'a> {
 enum End {
     // The sender closed it, having said everything.
     Clean,
-    // Nothing came for too long.
+    // No line came for too long.
     Idle,
     // The relay or the listener stops.
     Stopped,
@@ -129,8 +130,7 @@ impl Connection<'_> {
                 () = listening.stopped() => {}
             }
         });
-        let mut last_read = Instant::now();
-        let mut idle = pin!(idle_since(last_read, &listening));
+        let mut idle = pin!(idle_since(self.last_line, &listening));
         let mut reads = 0;
         loop {
             let read = tokio::select! {
@@ -138,10 +138,10 @@ impl Connection<'_> {
                 () = &mut stopping => return self.read_what_was_sent().await,
                 read = self.read_block() => read,
                 () = &mut idle => {
-                    if is_idle(last_read, &listening) {
+                    if is_idle(self.last_line, &listening) {
                         return End::Idle;
                     }
-                    idle.set(idle_since(last_read, &listening));
+                    idle.set(idle_since(self.last_line, &listening));
                     continue;
                 }
             };
@@ -150,7 +150,6 @@ impl Connection<'_> {
                 Ok(_) => self.handover.wait_for_room(self.bench).await,
                 Err(error) => return End::Failed(error),
             }
-            last_read = Instant::now();
             reads += 1;
             if reads % READS_PER_TURN == 0 {
                 yield_now().await;
@@ -190,8 +189,8 @@ impl Connection<'_> {
         let bench = self.bench;
         poll_fn(|context| {
             let scratch = &mut *bench.scratch.borrow_mut();
-            let begun = self.partial.len();
-            scratch.buffer[..begun].copy_from_slice(&self.partial);
+            let begun = self.partial.bytes().len();
+            scratch.buffer[..begun].copy_from_slice(self.partial.bytes());
             let mut buffer = ReadBuf::new(&mut scratch.buffer[begun..]);
             ready!(self.stream.poll_read(context, &mut buffer))?;
             let read = buffer.filled().len();
@@ -214,6 +213,9 @@ impl Connection<'_> {
         let mut tally = Tally::default();
         let end = memchr::memrchr(b'\n', bytes).map_or(0, |newline| newline + 1);
         let (mut block, rest) = bytes.split_at(end);
+        if end > 0 {
+            self.last_line = Instant::now();
+        }
         if self.skipping
             && let Some(newline) = memchr::memchr(b'\n', block)
         {
@@ -240,19 +242,20 @@ impl Connection<'_> {
 
     // Keeps the beginning of a line for the next read.
     fn keep(&mut self, rest: &[u8], line_bytes_max: usize, tally: &mut Tally) {
-        self.partial.clear();
-        if rest.len() < PARTIAL_KEPT_BYTES {
-            self.partial.shrink_to(PARTIAL_KEPT_BYTES);
-        }
-        if self.skipping {
-            return;
-        }
-        if rest.len() > line_bytes_max {
-            tally.drop_line(Reason::LineTooLong);
-            self.note_refused(Reason::LineTooLong, rest);
+        let beginning = if self.skipping { &[] } else { rest };
+        let reason = match beginning.len() > line_bytes_max {
+            true => Some(Reason::LineTooLong),
+            false => self
+                .partial
+                .keep(beginning)
+                .err()
+                .map(|NoRoom| Reason::NoRoom),
+        };
+        if let Some(reason) = reason {
+            tally.drop_line(reason);
+            self.note_refused(reason, rest);
             self.skipping = true;
-        } else {
-            self.partial.extend_from_slice(rest);
+            self.partial.clear();
         }
     }
 
@@ -279,37 +282,37 @@ impl Connection<'_> {
 
     // A line that ends with its connection counts as a line if the sender closed in good order; otherwise it was cut.
     async fn finish_line(&mut self, end: &End) {
-        if self.partial.is_empty() {
+        if self.partial.bytes().is_empty() {
             return;
         }
         if let End::Clean = end {
             let bench = self.bench;
             let scratch = &mut *bench.scratch.borrow_mut();
-            let length = self.partial.len();
-            scratch.buffer[..length].copy_from_slice(&self.partial);
+            let length = self.partial.bytes().len();
+            scratch.buffer[..length].copy_from_slice(self.partial.bytes());
             scratch.buffer[length] = b'\n';
             self.process(scratch, length + 1);
         } else {
             let mut tally = Tally::default();
             tally.drop_line(Reason::Truncated);
-            self.note_refused(Reason::Truncated, &self.partial);
+            self.note_refused(Reason::Truncated, self.partial.bytes());
             self.bench.count(&self.listening.name, &tally);
         }
         self.handover.wait_for_room(self.bench).await;
     }
 }
 
-async fn idle_since(last_read: Instant, listening: &Listening) {
+async fn idle_since(last_line: Instant, listening: &Listening) {
     match listening.settings().plaintext.idle_timeout {
-        Some(limit) => sleep_until(last_read + limit).await,
+        Some(limit) => sleep_until(last_line + limit).await,
         None => std::future::pending().await,
     }
 }
 
-fn is_idle(last_read: Instant, listening: &Listening) -> bool {
+fn is_idle(last_line: Instant, listening: &Listening) -> bool {
     listening
         .settings()
         .plaintext
         .idle_timeout
-        .is_some_and(|limit| last_read.elapsed() >= limit)
+        .is_some_and(|limit| last_line.elapsed() >= limit)
 }

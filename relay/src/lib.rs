@@ -24,6 +24,7 @@ mod last_good;
 mod listen;
 pub mod logging;
 mod metrics;
+mod partial;
 mod plan;
 mod refused;
 mod reuseport;

@@ -23,6 +23,7 @@ use crate::destinations::queue::Loss;
 use crate::destinations::sender::Sender;
 use crate::destinations::spooler::Spooler;
 use crate::handover::Handover;
+use crate::partial::PartialRoom;
 use crate::plan::ActivePlan;
 use crate::refused::RefusedLines;
 
@@ -47,6 +48,10 @@ const BUCKETS_BYTES_MAX: usize = 512 << 20;
 
 /// Buckets that a thread gives before it looks after its connections again.
 const BUCKETS_PER_TURN: usize = 4000;
+
+/// What lines that are not yet whole may take in memory, in bytes, beyond what each connection may keep in any case: of all
+/// threads together.
+const PARTIAL_BYTES: usize = 64 << 20;
 
 /// How long a destination that was removed may take what still waits for it.
 const REMOVED_GRACE: Duration = Duration::from_secs(30);
@@ -108,6 +113,7 @@ pub(crate) struct Bench {
     pub(crate) phase: watch::Receiver<Phase>,
     pub(crate) scratch: RefCell<Scratch>,
     pub(crate) refused: Arc<RefusedLines>,
+    pub(crate) partial_room: PartialRoom,
     counts: Counts,
 }
 
@@ -150,6 +156,7 @@ impl Workers {
                         phase,
                         scratch: Scratch::new(count, newest).into(),
                         refused,
+                        partial_room: PartialRoom::new(PARTIAL_BYTES / count),
                         counts,
                     });
                     LocalSet::new().block_on(&runtime, work(bench, inbox));

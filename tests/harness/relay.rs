@@ -69,6 +69,35 @@ impl RelayProcess {
         relay
     }
 
+    /// Runs `carbonway run` on a directory as a process that may have this many files open, and waits until it is ready.
+    ///
+    /// # Panics
+    /// If it does not become ready in time.
+    pub fn run_with_files(directory: &Directory, files_max: u32) -> Self {
+        let mut command = Command::new("sh");
+        let limited = format!("ulimit -n {files_max}; exec \"$@\"");
+        command.args(["-c", &limited, "sh"]);
+        command.arg(binary("carbonway")).arg("run");
+        command.arg(directory.path());
+        let mut relay = Self::start(&mut command);
+        relay.wait_until_ready();
+        relay
+    }
+
+    /// The most memory that it has had, in bytes.
+    ///
+    /// # Panics
+    /// If the system does not say.
+    pub fn peak_memory(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.process.id());
+        let status = std::fs::read_to_string(path).expect("the process is there");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = peak.and_then(|peak| peak.trim().strip_suffix(" kB"));
+        kib.and_then(|kib| kib.parse::<u64>().ok())
+            .expect("it says VmHWM in kB")
+            * 1024
+    }
+
     /// Starts `carbonway run` on a directory.
     pub fn start_run(directory: &Directory) -> Self {
         let mut command = Command::new(binary("carbonway"));

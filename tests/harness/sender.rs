@@ -154,6 +154,12 @@ impl Sender {
         }
     }
 
+    /// Sends these bytes after a pause, as a slow sender does. The peer may be gone.
+    pub fn trickle(&mut self, bytes: impl AsRef<[u8]>) {
+        std::thread::sleep(Duration::from_millis(20));
+        drop(self.0.write_all(bytes.as_ref()));
+    }
+
     /// Whether the peer has closed the connection, at this moment.
     ///
     /// # Panics

@@ -88,6 +88,7 @@ fn every_reason_is_shown_before_it_is_needed() {
     for reason in BAD.map(|(reason, _)| reason).into_iter().chain([
         "line_too_long",
         "truncated",
+        "no_room",
         "blocklisted",
         "unrouted",
     ]) {

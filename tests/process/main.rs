@@ -17,6 +17,7 @@ mod handover;
 mod health;
 mod lanes;
 mod limits;
+mod pressure;
 mod reload;
 mod routing;
 mod rules;

@@ -13,6 +13,8 @@ pub enum Reason {
     FieldCount,
     /// The connection ended within the line, and not by a clean close.
     Truncated,
+    /// Its beginning was long, and there was no room to keep it until the rest came.
+    NoRoom,
     /// The name is empty, or nothing but a dot.
     NameEmpty,
     /// A byte of the name is not ASCII.
@@ -63,11 +65,12 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of a line's way.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::LineTooLong,
         Self::Blank,
         Self::FieldCount,
         Self::Truncated,
+        Self::NoRoom,
         Self::NameEmpty,
         Self::NameNonAscii,
         Self::NameNul,
@@ -100,6 +103,7 @@ impl Reason {
             Self::Blank => "blank",
             Self::FieldCount => "field_count",
             Self::Truncated => "truncated",
+            Self::NoRoom => "no_room",
             Self::NameEmpty => "name_empty",
             Self::NameNonAscii => "name_non_ascii",
             Self::NameNul => "name_nul",

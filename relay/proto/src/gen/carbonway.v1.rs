@@ -120,7 +120,7 @@ pub struct Plaintext {
     /// Longest line without its newline, in bytes; a longer one is skipped and counted.
     #[prost(uint32, tag = "1")]
     pub line_bytes_max: u32,
-    /// A connection that sent nothing for this long is closed, in milliseconds. Zero: never.
+    /// A connection on which no line was finished for this long is closed, in milliseconds. Zero: never.
     #[prost(uint64, tag = "2")]
     pub idle_timeout_ms: u64,
 }
