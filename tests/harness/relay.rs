@@ -84,6 +84,27 @@ impl RelayProcess {
         relay
     }
 
+    /// Runs `carbonway run` on a directory with a state directory, at an address, as the last words of another command:
+    /// `unshare`, `ip netns exec`. Waits until it is ready.
+    ///
+    /// # Panics
+    /// If it does not become ready in time.
+    pub fn run_under(
+        words: &[&str],
+        address: Ipv4Addr,
+        directory: &Directory,
+        state: &Path,
+    ) -> Self {
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]);
+        command.arg(binary("carbonway")).arg("run");
+        command.arg(directory.path());
+        command.arg("--state-dir").arg(state);
+        let mut relay = Self::start_at(&mut command, address);
+        relay.wait_until_ready();
+        relay
+    }
+
     /// The most memory that it has had, in bytes.
     ///
     /// # Panics

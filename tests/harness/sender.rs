@@ -1,11 +1,12 @@
 //! Programs that send lines.
 
+use std::fmt::Write as _;
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
@@ -13,7 +14,14 @@ use crate::{DEADLINE, eventually};
 
 /// The line of a series whose values count up from zero, so that order and loss can be seen where it arrives.
 pub fn numbered_line(name: &str, number: u64) -> String {
-    format!("{name} {number} {}\n", 1_700_000_000 + number)
+    let mut line = String::new();
+    push_line(&mut line, name, number);
+    line
+}
+
+fn push_line(lines: &mut String, name: &str, number: u64) {
+    let time = 1_700_000_000 + number;
+    writeln!(lines, "{name} {number} {time}").expect("a string takes everything");
 }
 
 fn numbered_lines(name: &str, first: u64, end: u64) -> String {
@@ -206,18 +214,34 @@ struct Progress {
 const BATCH: u64 = 100;
 
 impl Flood {
-    /// Begins to send the series `name`.
+    /// Begins to send the series `name`, as fast as the peer takes it.
     pub fn start(address: SocketAddr, name: &str) -> Self {
+        Self::paced(address, name, u64::MAX)
+    }
+
+    /// Begins to send the series `name`, this many lines a second at most.
+    pub fn paced(address: SocketAddr, name: &str, lines_per_second: u64) -> Self {
         let progress = Arc::new(Progress::default());
         let (name, shared) = (name.to_owned(), Arc::clone(&progress));
         let mut sender = Sender::connect(address);
         let sender = thread::spawn(move || {
+            let began = Instant::now();
             let mut sent = 0;
+            let mut lines = String::new();
             while !shared.enough.load(Ordering::Relaxed) {
-                let lines = numbered_lines(&name, sent, sent + BATCH);
+                lines.clear();
+                for number in sent..sent + BATCH {
+                    push_line(&mut lines, &name, number);
+                }
                 sender.0.write_all(lines.as_bytes())?;
                 sent += BATCH;
                 shared.sent.store(sent, Ordering::Relaxed);
+                let due = began + Duration::from_secs_f64(sent as f64 / lines_per_second as f64);
+                let early = due.saturating_duration_since(Instant::now());
+                // Naps that are too short cost more than they save.
+                if early > Duration::from_millis(1) {
+                    thread::sleep(early);
+                }
             }
             Ok(sender)
         });
@@ -274,6 +298,69 @@ impl Flood {
             .join()
             .expect("sending does not panic")
             .expect_err("the peer ends this");
+    }
+}
+
+/// Senders that connect anew for every few lines, in the background, and panic if they are refused or reset.
+#[derive(Debug)]
+pub struct Callers {
+    enough: Arc<AtomicBool>,
+    calls: Arc<AtomicU64>,
+    threads: Vec<JoinHandle<u64>>,
+}
+
+/// Lines that a caller sends before it closes.
+const LINES_PER_CALL: u64 = 10;
+
+impl Callers {
+    /// Begins to call with `count` callers. `line` makes the line of a caller with a number.
+    pub fn start(address: SocketAddr, count: usize, line: fn(usize, u64) -> String) -> Self {
+        let (enough, calls) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
+        let threads = (0..count).map(|caller| {
+            let (enough, calls) = (Arc::clone(&enough), Arc::clone(&calls));
+            thread::spawn(move || {
+                let mut sent = 0;
+                while !enough.load(Ordering::Relaxed) {
+                    let end = sent + LINES_PER_CALL;
+                    let lines: String = (sent..end).map(|number| line(caller, number)).collect();
+                    Sender::deliver(address, lines);
+                    sent = end;
+                    calls.fetch_add(1, Ordering::Relaxed);
+                }
+                sent
+            })
+        });
+        Self {
+            threads: threads.collect(),
+            enough,
+            calls,
+        }
+    }
+
+    /// Waits until this many more calls were made.
+    ///
+    /// # Panics
+    /// If that takes too long.
+    pub fn wait_for_more(&self, calls: u64) {
+        let goal = self.calls.load(Ordering::Relaxed) + calls;
+        eventually(DEADLINE, "more calls", || {
+            match self.calls.load(Ordering::Relaxed) {
+                calls if calls >= goal => Ok(()),
+                calls => Err(format!("{calls} of {goal}")),
+            }
+        });
+    }
+
+    /// Stops, and returns how many lines each caller has sent.
+    ///
+    /// # Panics
+    /// If one was refused or reset.
+    pub fn finish(self) -> Vec<u64> {
+        self.enough.store(true, Ordering::Relaxed);
+        let threads = self.threads.into_iter();
+        threads
+            .map(|thread| thread.join().expect("nobody is refused"))
+            .collect()
     }
 }
 

@@ -1,68 +1,14 @@
 //! A second process that takes over from the first, with its ports and its state directory.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::{self, JoinHandle};
 
 use harness::{
-    DEADLINE, Directory, RelayProcess, Sender, Signal, Sink, aggregator, carbon, eventually,
+    Callers, DEADLINE, Directory, RelayProcess, Signal, Sink, aggregator, carbon, eventually,
     numbered_line, relay, route, unix_seconds,
 };
 use tempfile::TempDir;
 
-// Senders that connect anew for every few lines, and panic if they are refused or reset.
-struct Callers {
-    stop: Arc<AtomicBool>,
-    calls: Arc<AtomicU64>,
-    threads: Vec<JoinHandle<u64>>,
-}
-
 const CALLERS: usize = 32;
-const LINES_PER_CALL: u64 = 10;
-
-impl Callers {
-    fn start(address: SocketAddr, lines: fn(usize, u64) -> String) -> Self {
-        let (stop, calls) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
-        let threads = (0..CALLERS).map(|caller| {
-            let (stop, calls) = (Arc::clone(&stop), Arc::clone(&calls));
-            thread::spawn(move || {
-                let mut sent = 0;
-                while !stop.load(Ordering::Relaxed) {
-                    let end = sent + LINES_PER_CALL;
-                    let text: String = (sent..end).map(|number| lines(caller, number)).collect();
-                    Sender::deliver(address, text);
-                    sent = end;
-                    calls.fetch_add(1, Ordering::Relaxed);
-                }
-                sent
-            })
-        });
-        Self {
-            threads: threads.collect(),
-            stop,
-            calls,
-        }
-    }
-
-    fn wait_for_more(&self, calls: u64) {
-        let goal = self.calls.load(Ordering::Relaxed) + calls;
-        eventually(DEADLINE, "more calls", || {
-            match self.calls.load(Ordering::Relaxed) {
-                calls if calls >= goal => Ok(()),
-                calls => Err(format!("{calls} of {goal}")),
-            }
-        });
-    }
-
-    // How many lines each has sent.
-    fn finish(self) -> Vec<u64> {
-        self.stop.store(true, Ordering::Relaxed);
-        let ended = self.threads.into_iter().map(|thread| thread.join());
-        ended.map(|sent| sent.unwrap()).collect()
-    }
-}
 
 fn stop(relay: &mut RelayProcess) {
     relay.process.signal(Signal::TERM);
@@ -82,7 +28,7 @@ fn a_second_process_takes_over_and_nobody_is_refused() {
     ]);
     let state = TempDir::new().unwrap();
     let mut current = RelayProcess::run_with_state(&directory, state.path());
-    let callers = Callers::start(current.address(), |caller, number| {
+    let callers = Callers::start(current.address(), CALLERS, |caller, number| {
         numbered_line(&format!("load.c{caller}"), number)
     });
     for _ in 0..3 {
@@ -124,7 +70,7 @@ fn what_waits_on_disk_and_in_buckets_goes_over_to_the_second_process() {
     ]);
     let state = TempDir::new().unwrap();
     let mut first = RelayProcess::run_with_state(&directory, state.path());
-    let callers = Callers::start(first.address(), |caller, _| {
+    let callers = Callers::start(first.address(), CALLERS, |caller, _| {
         format!("raw.c{caller} 1 {}\n", unix_seconds())
     });
     callers.wait_for_more(1_000);

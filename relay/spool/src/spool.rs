@@ -109,8 +109,15 @@ impl<D: Directory> Spool<D> {
             return Err(Error::Batch { bytes, lines });
         }
         self.figures.offered += lines;
-        let header = RecordHeader::of(batch, lines as u32, self.next_line, self.now);
-        let kept = self.write(&header, batch);
+        let mut kept = self.write(batch, lines as u32);
+        // What is done takes space until the next sync.
+        if kept
+            .as_ref()
+            .is_err_and(|error| error.loss() == Loss::DiskFull)
+            && self.free_space()
+        {
+            kept = self.write(batch, lines as u32);
+        }
         if let Err(error) = &kept {
             self.figures.drop_lines(error.loss(), lines);
         }
@@ -193,6 +200,8 @@ impl<D: Directory> Spool<D> {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(Error::io(&self.directory, "remove", &name)(error)),
             }
+            // A file that is open takes its space for as long.
+            self.reader.close(segment.sequence);
             self.has_unsynced_names = true;
             self.bytes -= segment.end;
             self.segments.pop_front();

@@ -44,6 +44,11 @@ impl<F> Reader<F> {
         self.at
     }
 
+    /// Lets go of a segment's file, if it was the one that was read last.
+    pub(super) fn close(&mut self, segment: u64) {
+        self.file.take_if(|(open, _)| *open == segment);
+    }
+
     pub(super) fn advance(&mut self, to: Position) {
         // Where damage was skipped, reading may be ahead in the file and not have seen an ordinal since.
         let line = self.at.line.max(to.line);

@@ -15,7 +15,8 @@ use crate::limits::WhenFull;
 use crate::storage::{Directory, OpenFile};
 
 impl<D: Directory> Spool<D> {
-    pub(super) fn write(&mut self, header: &RecordHeader, batch: &[u8]) -> Result<(), Error> {
+    pub(super) fn write(&mut self, batch: &[u8], lines: u32) -> Result<(), Error> {
+        let header = &RecordHeader::of(batch, lines, self.next_line, self.now);
         self.make_room(header.record_bytes() + BLOCK_BYTES as u64)?;
         self.seal_if_due(header.record_bytes());
         self.begin_segment()?;
@@ -57,18 +58,30 @@ impl<D: Directory> Spool<D> {
                 self.drop_first(Loss::Full);
             }
         }
-        let is_any_done = self.segments.front().is_some_and(|s| self.is_done(s));
-        if is_any_done {
-            let stored = self.store_cursor();
-            let removed = self.remove_done();
-            self.report_later(stored.and(removed));
-        }
+        self.free_done();
         match self.has_room(bytes) {
             true => Ok(()),
             false => Err(Error::Full {
                 path: self.directory.path().to_owned(),
                 bytes: self.bytes,
             }),
+        }
+    }
+
+    /// Removes what is done, also in the last segment if all of it is. Returns whether there is more space now.
+    pub(super) fn free_space(&mut self) -> bool {
+        let before = self.bytes;
+        self.settle();
+        self.free_done();
+        self.bytes < before
+    }
+
+    fn free_done(&mut self) {
+        let is_any_done = self.segments.front().is_some_and(|s| self.is_done(s));
+        if is_any_done {
+            let stored = self.store_cursor();
+            let removed = self.remove_done();
+            self.report_later(stored.and(removed));
         }
     }
 

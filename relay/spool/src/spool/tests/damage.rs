@@ -28,10 +28,9 @@ fn a_full_disk_is_a_counted_drop_and_recovers_by_itself() {
     }
     assert_eq!(spool.figures().dropped(Loss::DiskFull), 3);
     spool.sync(NOW).unwrap();
-    // What is done with is removed on a full disk, too.
+    // What is done with is removed on a full disk, too, and at once.
     assert_eq!(read(&mut spool), [0, 1]);
     acknowledge(&mut spool);
-    spool.sync(NOW).unwrap();
     append(&mut spool, 5..6);
     memory.set_capacity(None);
     append(&mut spool, 6..8);
