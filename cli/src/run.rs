@@ -11,9 +11,11 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use axum::routing::get;
 use axum::{Json, Router};
+use crds::ConditionType;
 use notify::Watcher as _;
 use operator::compile::{Compiled, Fleet, Verdict};
 use operator::conditions::{Condition, Progress, Rejection, conditions};
+use operator::health::{self, Reported};
 use operator::inputs::{Key, Kind};
 use relay::logging::LogArgs;
 use relay::{Relay, RelayName, bind_admin, serve_admin};
@@ -29,6 +31,9 @@ use tracing::{error, info, warn};
 use crate::check::check;
 use crate::directory::{self, Files};
 use crate::schema::Schemas;
+
+/// Who it is that says how far an object has come.
+const THIS_PROCESS: &str = "this process";
 
 /// A directory is read once nothing in it has changed for this long, so that a file is not read half-written.
 const SETTLE: Duration = Duration::from_millis(50);
@@ -97,9 +102,13 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         schemas,
         relay,
         seen: None,
+        verdicts: BTreeMap::new(),
+        errors: Vec::new(),
+        reported: Reported::default(),
         said: BTreeMap::new(),
         shown: Arc::default(),
     };
+    let mut reports = follower.relay.reports();
     if !follower.look().await? {
         bail!("{} cannot be run: see above", args.directory.display());
     }
@@ -119,6 +128,11 @@ async fn run(args: &Args) -> anyhow::Result<()> {
             _ = interrupt.recv() => break,
             served = &mut admin => return served.context("the admin port ended"),
             () = follower.relay.failed() => bail!("a data thread ended"),
+            Ok(()) = reports.changed() => {
+                let report = reports.borrow_and_update().clone();
+                follower.reported = report.unwrap_or_default().into();
+                follower.say();
+            }
             () = changes.settled() => {
                 if let Err(error) = follower.look().await {
                     error!(error = format!("{error:#}"), "the directory cannot be read; the last good table stays");
@@ -140,6 +154,11 @@ struct Follower<'a> {
     relay: Relay,
     // The files as they were last read, good or not.
     seen: Option<Files>,
+    // What came of each object, and what the relay refused of them.
+    verdicts: BTreeMap<Key, Verdict>,
+    errors: Vec<ObjectError>,
+    // How destinations stand.
+    reported: Reported,
     // The conditions that were last said of each object.
     said: BTreeMap<Key, Vec<Condition>>,
     // The same for the admin port.
@@ -188,10 +207,9 @@ impl Follower<'_> {
                     .await
             }
         };
-        self.say(
-            &compiled.verdicts,
-            applied.as_ref().err().map_or(&[], Vec::as_slice),
-        );
+        self.errors = applied.as_ref().err().cloned().unwrap_or_default();
+        self.verdicts = compiled.verdicts;
+        self.say();
         if let Err(errors) = &applied {
             errors
                 .iter()
@@ -225,42 +243,35 @@ impl Follower<'_> {
     }
 
     // Logs the conditions that are new, and shows all of them on the admin port.
-    fn say(&mut self, verdicts: &BTreeMap<Key, Verdict>, errors: &[ObjectError]) {
-        let said = verdicts.iter().map(|(key, verdict)| {
-            let error = errors
-                .iter()
-                .find(|error| error.source == Some(key.to_ref()));
-            let rejection = error.map(|error| Rejection {
-                pod: "this process".to_owned(),
-                message: format!("{}: {}", error.field, error.message),
-            });
-            let active = usize::from(errors.is_empty());
-            (
-                key.clone(),
-                conditions(
-                    verdict,
-                    &Progress {
-                        pods: 1,
-                        active,
-                        rejection,
-                        degraded: None,
-                    },
-                ),
-            )
-        });
+    fn say(&mut self) {
+        let said = self
+            .verdicts
+            .iter()
+            .map(|(key, verdict)| (key.clone(), conditions(verdict, &self.progress(key))));
         let said: BTreeMap<_, _> = said.collect();
         for (key, conditions) in &said {
-            let before = self.said.get(key);
-            if let Some(ready) = conditions
-                .iter()
-                .find(|now| now.type_ == crds::ConditionType::Ready)
-                && !before.is_some_and(|before| before.contains(ready))
-            {
-                info!(object = %key, ready = ready.is_true, reason = %ready.reason, message = ready.message, "condition");
-            }
+            let before = self.said.get(key).map_or(&[][..], Vec::as_slice);
+            tell(key, before, conditions);
         }
         *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = to_json(&said);
         self.said = said;
+    }
+
+    // How far this process has come with an object.
+    fn progress(&self, key: &Key) -> Progress {
+        let mut errors = self.errors.iter();
+        let error = errors.find(|error| error.source == Some(key.to_ref()));
+        let rejection = error.map(|error| Rejection {
+            pod: THIS_PROCESS.to_owned(),
+            message: format!("{}: {}", error.field, error.message),
+        });
+        let pods = std::iter::once((THIS_PROCESS, &self.reported));
+        Progress {
+            pods: 1,
+            active: usize::from(self.errors.is_empty()),
+            rejection,
+            degraded: health::standing(key, pods).and_then(|standing| standing.degraded),
+        }
     }
 
     fn router(&self) -> Router {
@@ -268,6 +279,31 @@ impl Follower<'_> {
         let answer =
             async move || Json(shown.lock().unwrap_or_else(PoisonError::into_inner).clone());
         Router::new().route("/conditions", get(answer))
+    }
+}
+
+// Logs what is new of the conditions that a person would act on.
+fn tell(key: &Key, before: &[Condition], now: &[Condition]) {
+    let of = |conditions: &[Condition], type_| {
+        let mut found = conditions.iter();
+        found.find(|condition| condition.type_ == type_).cloned()
+    };
+    let ready = of(now, ConditionType::Ready);
+    if let Some(ready) = ready.filter(|ready| !before.contains(ready)) {
+        info!(object = %key, ready = ready.is_true, reason = %ready.reason, message = ready.message, "condition");
+    }
+    match (
+        of(before, ConditionType::Degraded),
+        of(now, ConditionType::Degraded),
+    ) {
+        (Some(before), Some(now)) if before.reason == now.reason => {}
+        (_, Some(now)) => {
+            warn!(object = %key, reason = %now.reason, message = now.message, "degraded");
+        }
+        (Some(before), None) => {
+            info!(object = %key, reason = %before.reason, "no longer degraded");
+        }
+        (None, None) => {}
     }
 }
 

@@ -28,7 +28,7 @@ const NAME_CHARS_MAX: usize = 512;
 
 /// What one relay pod reported last.
 #[derive(Debug, Default)]
-pub(crate) struct Reported {
+pub struct Reported {
     destinations: BTreeMap<Key, DestinationReport>,
     orphans: Vec<OrphanedSpool>,
     orphans_count: u64,
@@ -37,10 +37,11 @@ pub(crate) struct Reported {
 
 /// How a Destination stands.
 #[derive(Debug, Default, PartialEq)]
-pub(crate) struct Standing {
-    pub(crate) health: Health,
+pub struct Standing {
+    /// How it stands, in figures.
+    pub health: Health,
     /// What is wrong, if something is.
-    pub(crate) degraded: Option<Finding>,
+    pub degraded: Option<Finding>,
 }
 
 impl From<Report> for Reported {
@@ -62,7 +63,7 @@ impl From<Report> for Reported {
 }
 
 /// How the Destination `key` stands with those of `pods` that said so; `None` if none did.
-pub(crate) fn standing<'a>(
+pub fn standing<'a>(
     key: &Key,
     pods: impl Iterator<Item = (&'a str, &'a Reported)>,
 ) -> Option<Standing> {
@@ -107,9 +108,7 @@ pub(crate) fn standing<'a>(
 }
 
 /// What `pods` have on disk for Destinations that are gone; `None` if that is nothing.
-pub(crate) fn orphaned_spools<'a>(
-    pods: impl Iterator<Item = &'a Reported>,
-) -> Option<OrphanedSpools> {
+pub fn orphaned_spools<'a>(pods: impl Iterator<Item = &'a Reported>) -> Option<OrphanedSpools> {
     let mut by_owner: BTreeMap<(&str, &str), (i64, u64)> = BTreeMap::new();
     let (mut bytes, mut unlisted) = (0_u64, 0);
     for reported in pods {

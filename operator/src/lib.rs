@@ -7,7 +7,7 @@
 //!      └───────── status ◀── conditions ◀──────────────── roster
 //! ```
 //!
-//! `inputs`, `compile` and `conditions` are pure and always built; the rest needs the feature `cluster`. The command line
+//! `inputs`, `compile`, `health` and `conditions` are pure and always built; the rest needs the feature `cluster`. The command line
 //! tool links just the pure part, so that what runs without a cluster is the same compilation.
 
 #![warn(missing_docs)]
@@ -30,8 +30,7 @@ mod endpoints;
 #[cfg(feature = "cluster")]
 mod publish;
 
-#[cfg(feature = "cluster")]
-mod health;
+pub mod health;
 
 #[cfg(feature = "cluster")]
 mod roster;

@@ -29,6 +29,30 @@ fn wait_for_destination(relay: &RelayProcess, what: &str, is_so: impl Fn(&Value)
 }
 
 #[test]
+fn without_a_cluster_what_a_status_would_say_is_logged_when_it_changes() {
+    let mut sink = Sink::absent();
+    let (relay, _directory) = relay_to(&sink, "");
+    let said = [
+        "degraded",
+        "Destination default/a",
+        "NotConnected",
+        "refused",
+    ];
+    relay.process.wait_for_stderr(DEADLINE, 0, &said);
+    let degraded = || {
+        let conditions = relay.json("/conditions");
+        let objects = conditions.as_array().unwrap().iter();
+        let of_objects = objects.flat_map(|object| object["conditions"].as_array().unwrap());
+        of_objects.filter(|one| one["type"] == "Degraded").count()
+    };
+    assert_eq!(degraded(), 1);
+    sink.reopen();
+    let over = ["no longer degraded", "Destination default/a"];
+    relay.process.wait_for_stderr(DEADLINE, 0, &over);
+    assert_eq!(degraded(), 0);
+}
+
+#[test]
 fn a_destination_that_goes_and_comes_back_is_told_with_what_went_wrong() {
     let mut sink = Sink::absent();
     let (relay, _directory) = relay_to(&sink, "");

@@ -5,71 +5,31 @@ use std::time::{Duration, Instant};
 
 use harness::scenarios::Chance;
 use harness::{
-    DEADLINE, Directory, Flood, RelayProcess, Sender, Sink, carbon, eventually, numbered_line,
-    relay, route,
+    DEADLINE, Directory, Flood, Ledger, RelayProcess, Sender, carbon, eventually, relay, route,
 };
 
 const LONG: Duration = Duration::from_secs(600);
 
-fn directory(sink: &Sink, spec: &str) -> Directory {
+fn directory(ledger: &Ledger) -> Directory {
     Directory::of([
         relay("", ""),
-        carbon("a", sink.address(), spec),
+        carbon("a", ledger.address(), ""),
         route("all", "destinations: [{name: a}]"),
     ])
 }
 
-// The numbers that arrived, and how many lines that were. Every line is whole, but for the last of a connection that was cut.
-fn numbers(sink: &Sink) -> (BTreeSet<u64>, usize) {
-    let (mut distinct, mut all) = (BTreeSet::new(), 0);
-    for connection in sink.connections() {
-        let text = String::from_utf8(connection.bytes).unwrap();
-        for line in text
-            .split_inclusive('\n')
-            .filter(|line| line.ends_with('\n'))
-        {
-            let number = line
-                .split(' ')
-                .nth(1)
-                .and_then(|number| number.parse().ok());
-            let number = number.unwrap_or_else(|| panic!("no line: {line:?}"));
-            assert_eq!(line, numbered_line("load.a", number), "torn or merged");
-            distinct.insert(number);
-            all += 1;
-        }
-    }
-    (distinct, all)
-}
-
-// Waits until these have arrived, and says how many lines came and how many of them twice.
-fn wait_for(sink: &Sink, expected: &BTreeSet<u64>) {
-    let (distinct, all) = eventually(LONG, "every line to arrive", || {
-        let (distinct, all) = numbers(sink);
-        match expected.difference(&distinct).next() {
-            None => Ok((distinct, all)),
-            Some(first) => Err(format!("{} arrived, {first} did not", distinct.len())),
-        }
-    });
-    println!(
-        "{} had to arrive, {} did, {} of them more than once",
-        expected.len(),
-        distinct.len(),
-        all - distinct.len()
-    );
-}
-
 #[test]
 fn a_destination_that_is_killed_ten_times_under_load_gets_every_line() {
-    let mut sink = Sink::open();
-    let (directory, state) = (directory(&sink, ""), Directory::of([]));
+    let mut ledger = Ledger::open();
+    let (directory, state) = (directory(&ledger), Directory::of([]));
     let relay = RelayProcess::run_with_state(&directory, state.path());
     let flood = Flood::start(relay.address(), "load.a");
     for _ in 0..10 {
         flood.wait_for_more(200_000);
         // With what it has not read in its kernel's buffers, which go with it.
-        sink.close();
+        ledger.close();
         flood.wait_for_more(200_000);
-        sink.reopen();
+        ledger.reopen();
         relay.wait_for_connected("a", true);
     }
     let sent = flood.finish();
@@ -82,16 +42,19 @@ fn a_destination_that_is_killed_ten_times_under_load_gets_every_line() {
             false => Err(format!("{a:?}")),
         }
     });
-    println!("{accounts:?}");
-    wait_for(&sink, &(0..sent).collect());
+    ledger.wait_for_all(sent, LONG);
+    println!(
+        "{sent} lines sent, {} came twice: {accounts:?}",
+        ledger.twice()
+    );
 }
 
 #[test]
 fn a_relay_that_is_killed_fifty_times_with_a_backlog_keeps_what_is_older_than_the_sync_interval() {
     const SYNC_INTERVAL: Duration = Duration::from_secs(1);
     let mut chance = Chance::new();
-    let mut sink = Sink::absent();
-    let (directory, state) = (directory(&sink, ""), Directory::of([]));
+    let mut ledger = Ledger::absent();
+    let (directory, state) = (directory(&ledger), Directory::of([]));
     let mut must_arrive: BTreeSet<u64> = BTreeSet::new();
     let mut next = 0;
     for _ in 0..50 {
@@ -122,7 +85,7 @@ fn a_relay_that_is_killed_fifty_times_with_a_backlog_keeps_what_is_older_than_th
     }
     println!("{next} lines sent, {} must arrive", must_arrive.len());
     let relay = RelayProcess::run_with_state(&directory, state.path());
-    sink.reopen();
+    ledger.reopen();
     eventually(LONG, "everything to be sent", || {
         let a = relay.accounts().destination("a");
         match a.queued + a.spooled == 0 && a.sent > 0 {
@@ -130,5 +93,16 @@ fn a_relay_that_is_killed_fifty_times_with_a_backlog_keeps_what_is_older_than_th
             false => Err(format!("{a:?}")),
         }
     });
-    wait_for(&sink, &must_arrive);
+    eventually(LONG, "every line that must arrive", || {
+        let missing = ledger.missing(next);
+        match missing.iter().find(|number| must_arrive.contains(number)) {
+            None => Ok(()),
+            Some(first) => Err(format!("{first} did not")),
+        }
+    });
+    println!(
+        "{} arrived, {} of them more than once",
+        ledger.distinct(),
+        ledger.twice()
+    );
 }
