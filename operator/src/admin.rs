@@ -42,7 +42,7 @@ pub(crate) async fn run(
     Ok(())
 }
 
-// The sync port is bound before this one answers, so what remains is to know the resources.
+// One that does not lead is ready all the same: it is warm.
 async fn readyz(State(admin): State<Admin>) -> Response {
     let unlisted = admin.stores.unlisted();
     if !unlisted.is_empty() {

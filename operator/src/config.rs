@@ -4,6 +4,9 @@ use std::net::SocketAddr;
 
 use clap::{Parser, ValueEnum};
 
+pub use crate::lease::LeaseName;
+use crate::trust::Source;
+
 /// Hands snapshots of Carbonway's resources to relays and reports what is applied.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "carbonway-operator", version)]
@@ -57,6 +60,15 @@ pub struct Config {
     #[arg(long, env = "CARBONWAY_NAMESPACE", value_name = "NAME")]
     pub namespace: Option<String>,
 
+    /// The Lease by which one of several operators leads; the others are warm, and take over. Default: none, and there must be
+    /// one operator only.
+    #[arg(long, env = "CARBONWAY_LEASE", value_name = "NAMESPACE/NAME")]
+    pub lease: Option<LeaseName>,
+
+    /// What relays may believe.
+    #[command(flatten)]
+    pub trust: Trust,
+
     /// For how long a relay that lost its connection, or has yet to connect to an operator that was just started, is taken
     /// to run what it ran before. It spares every object two changes of its status when an operator is replaced, and should
     /// be longer than a relay waits between attempts to connect, which is 30s at most.
@@ -68,7 +80,7 @@ pub struct Config {
     )]
     pub reconnect_grace: crds::Duration,
 
-    /// Names this instance in the events that it writes.
+    /// Names this instance in the events that it writes, and as the Lease's holder: another one for each.
     #[arg(
         long,
         env = "POD_NAME",
@@ -77,4 +89,58 @@ pub struct Config {
         hide = true
     )]
     pub pod_name: String,
+}
+
+/// How relays are served: over TLS, to those that show a token of their pod; or, without any of these flags, in the clear and
+/// to everybody, which is for tests and for trying.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Trust {
+    /// What relays call this operator: certificates are made for these names, by an authority of its own.
+    #[arg(
+        long,
+        env = "CARBONWAY_TLS_NAMES",
+        value_name = "NAME,…",
+        value_delimiter = ',',
+        requires = "tls_authority"
+    )]
+    pub tls_names: Vec<String>,
+
+    /// The Secret that the authority is kept in; it is made if need be.
+    #[arg(long, env = "CARBONWAY_TLS_AUTHORITY", value_name = "NAMESPACE/NAME")]
+    pub tls_authority: Option<LeaseName>,
+
+    /// A directory with tls.crt, tls.key and ca.crt that somebody else keeps up to date, such as cert-manager by a mounted
+    /// Secret. It is read again when it changes.
+    #[arg(
+        long,
+        env = "CARBONWAY_TLS_DIRECTORY",
+        value_name = "DIRECTORY",
+        conflicts_with = "tls_names"
+    )]
+    pub tls_directory: Option<std::path::PathBuf>,
+
+    /// How relays show who they are, over TLS. review takes the right to create TokenReviews, which is cluster-wide.
+    #[arg(long, env = "CARBONWAY_TOKENS", value_enum, default_value = "review")]
+    pub tokens: Tokens,
+}
+
+/// How relays show who they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Tokens {
+    /// By the token of their pod, which the API server is asked about (TokenReview).
+    #[default]
+    Review,
+    /// Not at all.
+    None,
+}
+
+impl Trust {
+    pub(crate) fn source(&self) -> Option<Source> {
+        let directory = self.tls_directory.clone().map(Source::Directory);
+        directory.or_else(|| {
+            let secret = self.tls_authority.clone()?;
+            let names = self.tls_names.clone();
+            (!names.is_empty()).then_some(Source::Own { secret, names })
+        })
+    }
 }

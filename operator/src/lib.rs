@@ -28,6 +28,12 @@ mod secrets;
 mod endpoints;
 
 #[cfg(feature = "cluster")]
+mod lease;
+
+#[cfg(feature = "cluster")]
+mod trust;
+
+#[cfg(feature = "cluster")]
 mod publish;
 
 pub mod health;

@@ -23,6 +23,11 @@ struct ObjectsLabel {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct FleetLabel {
     fleet: String,
 }
@@ -63,9 +68,11 @@ pub(crate) struct Metrics {
     pub(crate) compile_duration: Histogram,
     snapshot_bytes: Family<FleetLabel, Gauge>,
     snapshot_revision: Family<FleetLabel, Gauge>,
+    pub(crate) leading: Gauge,
     pub(crate) sync_streams: Gauge,
     pub(crate) sync_streams_refused: Counter,
     pub(crate) sync_offers: Counter,
+    refusals: Family<ReasonLabel, Counter>,
     sync_answers: Family<OutcomeLabel, Counter>,
     status_writes: Family<OutcomeLabel, Counter>,
     event_writes: Family<OutcomeLabel, Counter>,
@@ -82,9 +89,11 @@ impl Metrics {
             compile_duration: Histogram::new(exponential_buckets(0.001, 2.0, 14)),
             snapshot_bytes: Family::default(),
             snapshot_revision: Family::default(),
+            leading: Gauge::default(),
             sync_streams: Gauge::default(),
             sync_streams_refused: Counter::default(),
             sync_offers: Counter::default(),
+            refusals: Family::default(),
             sync_answers: Family::default(),
             status_writes: Family::default(),
             event_writes: Family::default(),
@@ -135,6 +144,16 @@ impl Metrics {
             self.snapshot_revision.clone(),
         );
         registry.register(
+            "leading",
+            "1 while this operator leads",
+            self.leading.clone(),
+        );
+        registry.register(
+            "sync_refusals",
+            "Relays that were not let in, by why their token was not enough",
+            self.refusals.clone(),
+        );
+        registry.register(
             "sync_streams",
             "Relays connected",
             self.sync_streams.clone(),
@@ -165,6 +184,11 @@ impl Metrics {
     /// A watch brought a change.
     pub(crate) fn watched(&self, kind: &'static str) {
         self.watch_events.get_or_create(&KindLabel { kind }).inc();
+    }
+
+    /// A relay was not let in.
+    pub(crate) fn refused(&self, reason: &'static str) {
+        self.refusals.get_or_create(&ReasonLabel { reason }).inc();
     }
 
     /// A watch failed.

@@ -1,6 +1,7 @@
 //! [`run`]: starts everything in order, owns every task, and ends when it is told to or when a task does.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,14 +14,16 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::admin::{self, Admin};
-use crate::config::Config;
+use crate::config::{Config, Tokens};
 use crate::endpoints;
+use crate::lease::Candidate;
 use crate::metrics::Metrics;
-use crate::publish;
+use crate::publish::{self, Publications};
 use crate::roster::Roster;
 use crate::secrets;
 use crate::serve::{self, Sync};
 use crate::status::Report;
+use crate::trust::{Certificate, Gate, Keeper};
 use crate::watch::Stores;
 
 /// How long connections may take to end.
@@ -28,81 +31,178 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Runs the operator until `shutdown` is over.
 ///
-/// Starts: ports, watches, reading Secrets and Services, publishing, serving, reporting. Stops: reporting, publishing and watches at once; then relays and
-/// the admin port are told, and waited for a little.
+/// Starts: the admin port, watches, reading what resources refer to, publishing; then, once this one leads, the sync port,
+/// serving and reporting. Those who do not lead are warm, and refuse relays by not listening. Stops: reporting, publishing
+/// and watches at once; then relays and the admin port are told, and waited for a little; then the lease is let go of.
 ///
 /// # Errors
-/// A port cannot be bound, or a task ended that never should: stop, and let whoever started this start it again.
+/// A port cannot be bound, a task ended that never should, or this one may lead no longer: stop, and let whoever started
+/// this start it again.
 pub async fn run(
     config: Config,
     client: Client,
     shutdown: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
-    let sync_listener = bind("sync", config.sync_address).await?;
+    let mut shutdown = pin!(shutdown);
     let admin_listener = bind("admin", config.admin_address).await?;
-    let metrics = Arc::new(Metrics::new());
-    let grace = Duration::from_millis(config.reconnect_grace.as_millis());
-    let roster = Roster::new(grace);
-    let (published, publications) = watch::channel(None);
-    let (stop, stopping) = watch::channel(false);
-
     // In two sets, because those that serve end by themselves.
-    let mut workers = JoinSet::new();
-    let mut servers = JoinSet::new();
-    let namespace = config.namespace.as_deref();
-    let stores = Stores::start(&mut workers, &client, namespace, &metrics);
-    workers.spawn(secrets::run(
-        client.clone(),
-        Arc::clone(&stores),
-        Arc::clone(&metrics),
-    ));
-    workers.spawn(endpoints::run(
-        client.clone(),
-        Arc::clone(&stores),
-        Arc::clone(&metrics),
-    ));
-    workers.spawn(publish::run(
-        Arc::clone(&stores),
-        published,
-        Arc::clone(&metrics),
-    ));
-    let report = Report {
-        client,
-        pod_name: config.pod_name,
-        reconnect_grace: grace,
-        stores: Arc::clone(&stores),
-        publications: publications.clone(),
-        roster: Arc::clone(&roster),
-        metrics: Arc::clone(&metrics),
-    };
-    workers.spawn(report.run());
-    let service = Sync::new(
-        publications.clone(),
-        roster,
-        Arc::clone(&metrics),
-        stopping.clone(),
-    );
-    servers.spawn(serve::run(sync_listener, service, stopping.clone()));
+    let mut tasks = Tasks::default();
+    let (stop, stopping) = watch::channel(false);
+    let warm = Warm::start(&config, &client, &mut tasks);
     let admin = Admin {
-        stores,
-        publications,
-        metrics,
+        stores: Arc::clone(&warm.stores),
+        publications: warm.publications.clone(),
+        metrics: Arc::clone(&warm.metrics),
     };
-    servers.spawn(admin::run(admin_listener, admin, stopping));
+    tasks
+        .servers
+        .spawn(admin::run(admin_listener, admin, stopping.clone()));
 
-    let ended = tokio::select! {
-        () = shutdown => Ok(()),
-        ended = workers.join_next() => failure(ended),
-        ended = servers.join_next() => failure(ended),
+    let elected = async {
+        match &config.lease {
+            Some(lease) => {
+                let candidate = Candidate::new(client.clone(), lease, &config.pod_name);
+                Some(candidate.elected().await)
+            }
+            None => None,
+        }
     };
+    let mut leader = tokio::select! {
+        () = &mut shutdown => return tasks.stop(&stop).await,
+        ended = tasks.failed() => return Err(ended),
+        leader = elected => leader,
+    };
+    warm.metrics.leading.set(1);
+    let ended = async {
+        let sync_listener = bind("sync", config.sync_address).await?;
+        warm.lead(&config, client, sync_listener, stopping, &mut tasks);
+        let leading = async {
+            match &mut leader {
+                Some(leader) => leader.lead().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = &mut shutdown => Ok(()),
+            ended = tasks.failed() => Err(ended),
+            why = leading => Err(why),
+        }
+    };
+    let ended = ended.await;
     info!("stopping");
-    workers.shutdown().await;
-    stop.send_replace(true);
-    if timeout(STOP_TIMEOUT, join_all(&mut servers)).await.is_err() {
-        warn!("connections that did not end in time are cut");
-        servers.shutdown().await;
+    let stopped = tasks.stop(&stop).await;
+    if let (Ok(()), Some(leader)) = (&ended, leader) {
+        leader.resign().await;
     }
-    ended
+    ended.and(stopped)
+}
+
+/// What every operator does, whether it leads or not.
+struct Warm {
+    stores: Arc<Stores>,
+    publications: Publications,
+    metrics: Arc<Metrics>,
+}
+
+impl Warm {
+    fn start(config: &Config, client: &Client, tasks: &mut Tasks) -> Self {
+        let metrics = Arc::new(Metrics::new());
+        let (published, publications) = watch::channel(None);
+        let workers = &mut tasks.workers;
+        let stores = Stores::start(workers, client, config.namespace.as_deref(), &metrics);
+        let (shared, counted) = (|| Arc::clone(&stores), || Arc::clone(&metrics));
+        workers.spawn(secrets::run(client.clone(), shared(), counted()));
+        workers.spawn(endpoints::run(client.clone(), shared(), counted()));
+        workers.spawn(publish::run(shared(), published, counted()));
+        Self {
+            stores,
+            publications,
+            metrics,
+        }
+    }
+
+    // Serves relays and reports.
+    fn lead(
+        self,
+        config: &Config,
+        client: Client,
+        listener: TcpListener,
+        stopping: watch::Receiver<bool>,
+        tasks: &mut Tasks,
+    ) {
+        let grace = Duration::from_millis(config.reconnect_grace.as_millis());
+        let roster = Roster::new(grace);
+        let stores = Arc::clone(&self.stores);
+        let report = Report {
+            client,
+            pod_name: config.pod_name.clone(),
+            reconnect_grace: grace,
+            stores: self.stores,
+            publications: self.publications.clone(),
+            roster: Arc::clone(&roster),
+            metrics: Arc::clone(&self.metrics),
+        };
+        let client = report.client.clone();
+        tasks.workers.spawn(report.run());
+        let certificate = config.trust.source().map(|source| {
+            let certificate = Arc::<Certificate>::default();
+            let keeper = Keeper {
+                client: client.clone(),
+                source,
+                certificate: Arc::clone(&certificate),
+                stores: Arc::clone(&stores),
+            };
+            tasks.workers.spawn(keeper.run());
+            certificate
+        });
+        let asks = config.trust.tokens == Tokens::Review;
+        let gate = certificate
+            .as_ref()
+            .filter(|_| asks)
+            .map(|_| Arc::new(Gate::new(client, stores, Arc::clone(&self.metrics))));
+        let service = Sync::new(
+            gate,
+            self.publications,
+            roster,
+            self.metrics,
+            stopping.clone(),
+        );
+        let serving = serve::run(listener, certificate, service, stopping);
+        tasks.servers.spawn(serving);
+    }
+}
+
+/// Everything that runs.
+#[derive(Default)]
+struct Tasks {
+    workers: JoinSet<anyhow::Result<()>>,
+    servers: JoinSet<anyhow::Result<()>>,
+}
+
+impl Tasks {
+    // Resolves when one has ended that never should, with why.
+    async fn failed(&mut self) -> anyhow::Error {
+        let ended = tokio::select! {
+            Some(ended) = self.workers.join_next() => ended,
+            Some(ended) = self.servers.join_next() => ended,
+        };
+        match ended {
+            Ok(Err(error)) => error.context("a task of the operator failed"),
+            Err(error) => anyhow::Error::new(error).context("a task of the operator died"),
+            Ok(Ok(())) => anyhow::anyhow!("a task of the operator ended"),
+        }
+    }
+
+    async fn stop(mut self, stop: &watch::Sender<bool>) -> anyhow::Result<()> {
+        self.workers.shutdown().await;
+        stop.send_replace(true);
+        let servers = &mut self.servers;
+        if timeout(STOP_TIMEOUT, join_all(servers)).await.is_err() {
+            warn!("connections that did not end in time are cut");
+            servers.shutdown().await;
+        }
+        Ok(())
+    }
 }
 
 /// Waits until `stopping` turns true, or `run` itself is gone.
@@ -118,16 +218,6 @@ async fn bind(what: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
     let address = listener.local_addr()?;
     info!(%address, "{what} listening");
     Ok(listener)
-}
-
-type Ended = Option<Result<anyhow::Result<()>, tokio::task::JoinError>>;
-
-fn failure(ended: Ended) -> anyhow::Result<()> {
-    match ended {
-        Some(Ok(Err(error))) => Err(error.context("a task of the operator failed")),
-        Some(Err(error)) => Err(anyhow::Error::new(error).context("a task of the operator died")),
-        Some(Ok(Ok(()))) | None => Err(anyhow::anyhow!("a task of the operator ended")),
-    }
 }
 
 async fn join_all(tasks: &mut JoinSet<anyhow::Result<()>>) {

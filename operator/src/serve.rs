@@ -25,7 +25,9 @@ use relay_proto::{
 };
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
+use tonic::metadata::MetadataMap;
 use tonic::transport::server::{Server, TcpIncoming};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{info, warn};
@@ -36,6 +38,7 @@ use crate::metrics::{Metrics, Outcome};
 use crate::publish::{Publications, Published};
 use crate::roster::{Place, RelayPod, Roster};
 use crate::run::stopped;
+use crate::trust::{self, Certificate, Gate};
 
 /// Streams at the same time; more are refused.
 const STREAMS_MAX: usize = 8192;
@@ -49,13 +52,16 @@ const FROM_RELAY_BYTES_MAX: usize = 1 << 20;
 const ERRORS_MAX: usize = 64;
 /// What was refused is offered again after this: a port may be free by then.
 const REFUSED_PAUSE: Duration = Duration::from_secs(30);
+/// A stream ends between this age and twice this age.
+const STREAM_AGE: Duration = Duration::from_secs(30 * 60);
 /// A peer that does not answer a ping is gone.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Serves relays until `stopping` turns true.
+/// Serves relays until `stopping` turns true: over TLS with this certificate, or without TLS where there is none.
 pub(crate) async fn run(
     listener: TcpListener,
+    certificate: Option<Arc<Certificate>>,
     service: Sync,
     mut stopping: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
@@ -63,23 +69,35 @@ pub(crate) async fn run(
         .max_decoding_message_size(FROM_RELAY_BYTES_MAX)
         // The offer around the snapshot is a nonce, a digest and three lengths.
         .max_encoding_message_size(SNAPSHOT_BYTES_MAX + 1024);
-    let incoming = TcpIncoming::from(listener)
-        .with_nodelay(Some(true))
-        .with_keepalive(Some(KEEPALIVE_INTERVAL));
-    Server::builder()
+    let server = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
-        .serve_with_incoming_shutdown(service, incoming, async move {
-            stopped(&mut stopping).await;
-        })
-        .await?;
+        .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX);
+    let stop = async move { stopped(&mut stopping).await };
+    match certificate {
+        Some(certificate) => {
+            let mut tasks = JoinSet::new();
+            let incoming = trust::incoming(listener, certificate, &mut tasks);
+            server
+                .serve_with_incoming_shutdown(service, incoming, stop)
+                .await?;
+        }
+        None => {
+            let incoming = TcpIncoming::from(listener)
+                .with_nodelay(Some(true))
+                .with_keepalive(Some(KEEPALIVE_INTERVAL));
+            server
+                .serve_with_incoming_shutdown(service, incoming, stop)
+                .await?;
+        }
+    }
     Ok(())
 }
 
 /// The service.
-#[derive(Debug)]
 pub(crate) struct Sync {
+    // `None`: everybody is let in.
+    gate: Option<Arc<Gate>>,
     publications: Publications,
     roster: Arc<Roster>,
     metrics: Arc<Metrics>,
@@ -89,12 +107,14 @@ pub(crate) struct Sync {
 
 impl Sync {
     pub(crate) fn new(
+        gate: Option<Arc<Gate>>,
         publications: Publications,
         roster: Arc<Roster>,
         metrics: Arc<Metrics>,
         stopping: watch::Receiver<bool>,
     ) -> Self {
         Self {
+            gate,
             publications,
             roster,
             metrics,
@@ -121,6 +141,8 @@ impl ConfigSync for Sync {
         let stranger = Stranger {
             permit,
             peer: request.remote_addr().map(|peer| peer.to_string()),
+            gate: self.gate.clone(),
+            sent: request.metadata().clone(),
             from_relay: request.into_inner(),
             publications: self.publications.clone(),
             roster: Arc::clone(&self.roster),
@@ -135,6 +157,8 @@ impl ConfigSync for Sync {
 struct Stranger {
     permit: OwnedSemaphorePermit,
     peer: Option<String>,
+    gate: Option<Arc<Gate>>,
+    sent: MetadataMap,
     from_relay: Streaming<FromRelay>,
     publications: Publications,
     roster: Arc<Roster>,
@@ -150,8 +174,8 @@ impl Stranger {
     }
 
     async fn greet(mut self) -> Result<Conversation, Status> {
-        match self.hello().await {
-            Ok(hello) => Ok(self.admit(hello)),
+        match self.introduce().await {
+            Ok(greeting) => Ok(self.admit(greeting)),
             Err(status) => {
                 self.metrics.sync_streams_refused.inc();
                 warn!(
@@ -162,6 +186,14 @@ impl Stranger {
                 Err(status)
             }
         }
+    }
+
+    async fn introduce(&mut self) -> Result<Greeting, Status> {
+        let greeting = self.hello().await?;
+        if let Some(gate) = &self.gate {
+            gate.admit(&self.sent, &greeting.pod).await?;
+        }
+        Ok(greeting)
     }
 
     async fn hello(&mut self) -> Result<Greeting, Status> {
@@ -189,6 +221,7 @@ impl Stranger {
             refused: None,
             offered: None,
             nonce: 0,
+            until: Instant::now() + STREAM_AGE.mul_f64(1.0 + fastrand::f64()),
             from_relay: self.from_relay,
             publications: self.publications,
             metrics: self.metrics,
@@ -211,6 +244,8 @@ struct Conversation {
     /// What has not been answered.
     offered: Option<Offered>,
     nonce: u64,
+    /// When it ends, so that the relay shows who it is anew.
+    until: Instant,
     from_relay: Streaming<FromRelay>,
     publications: Publications,
     metrics: Arc<Metrics>,
@@ -246,6 +281,9 @@ impl Conversation {
                 changed = self.publications.changed() => if changed.is_err() {
                     return Err(Status::unavailable("the operator is stopping"));
                 },
+                () = sleep_until(self.until), if self.offered.is_none() => {
+                    return Err(Status::unavailable("the stream is old: come again"));
+                }
                 () = refusal_is_over(self.refused.as_ref()) => self.refused = None,
                 _ = &mut self.place.taken_over => {
                     return Err(Status::aborted("another stream of this pod took over"));

@@ -13,8 +13,27 @@ use crate::logging::LogArgs;
 #[command(name = "carbonway-relay", version)]
 pub struct Config {
     /// The operator's sync service.
-    #[arg(long, env = "CARBONWAY_OPERATOR", value_name = "http://HOST:PORT")]
+    /// With http:// in the clear, for tests and for trying.
+    #[arg(long, env = "CARBONWAY_OPERATOR", value_name = "https://HOST:PORT")]
     pub operator: String,
+
+    /// The CAs, in PEM, one of which must have signed the operator's certificate. Read again for every connection.
+    #[arg(
+        long,
+        env = "CARBONWAY_OPERATOR_CA",
+        value_name = "FILE",
+        default_value = "/etc/carbonway/ca/ca.crt"
+    )]
+    pub operator_ca: PathBuf,
+
+    /// The token of this pod's service account, which shows the operator who this is. Read again for every connection.
+    #[arg(
+        long,
+        env = "CARBONWAY_TOKEN_FILE",
+        value_name = "FILE",
+        default_value = "/var/run/secrets/carbonway/token"
+    )]
+    pub token_file: PathBuf,
 
     /// The Relay resource that this process is a pod of.
     #[arg(long, env = "CARBONWAY_RELAY", value_name = "NAMESPACE/NAME")]

@@ -3,6 +3,7 @@
 //! It knows nothing of what a snapshot or a report means. When the stream ends for whatever reason it comes back, after a wait
 //! that is drawn at random so that a fleet does not come back all at once.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -15,11 +16,14 @@ use relay_proto::{
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Status, Streaming};
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use tonic::{Code, Request, Status, Streaming};
 use tracing::{info, warn};
 
 use crate::health::Reports;
+
+type Token = MetadataValue<Ascii>;
 
 const BACK_OFF_MIN: Duration = Duration::from_millis(200);
 const BACK_OFF_MAX: Duration = Duration::from_secs(30);
@@ -34,12 +38,30 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Room in a message beside the snapshot.
 const MESSAGE_OVERHEAD_BYTES: usize = 1 << 10;
 
+/// Where the operator is, and what this relay shows it.
+pub(crate) struct Operator {
+    /// `https://HOST:PORT`, or `http://…` in the clear.
+    pub(crate) address: String,
+    /// The CAs that it believes.
+    pub(crate) ca: PathBuf,
+    /// Its token.
+    pub(crate) token: PathBuf,
+}
+
 /// The operator's client.
 pub(crate) struct Client {
     endpoint: Endpoint,
+    // `None`: in the clear.
+    credentials: Option<Credentials>,
     hello: Hello,
     offers: mpsc::Sender<Offered>,
     reports: Reports,
+}
+
+// Files, because what is in them changes.
+struct Credentials {
+    ca: PathBuf,
+    token: PathBuf,
 }
 
 /// A snapshot from the operator, waiting to be applied.
@@ -64,14 +86,15 @@ impl Reply {
 impl Client {
     /// A client that speaks for `pod` of `relay`, which has these `reports`, and the offers that it will get.
     pub(crate) fn new(
-        operator: &str,
+        operator: Operator,
         relay: ObjectRef,
         pod: &str,
         reports: Reports,
     ) -> anyhow::Result<(Self, mpsc::Receiver<Offered>)> {
-        let endpoint = Endpoint::from_shared(operator.to_owned())
+        let Operator { address, ca, token } = operator;
+        let endpoint = Endpoint::from_shared(address.clone())
             .with_context(|| {
-                format!("'{operator}' is not an operator's address: write http://HOST:PORT")
+                format!("'{address}' is not an operator's address: write https://HOST:PORT")
             })?
             .connect_timeout(CONNECT_TIMEOUT)
             .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
@@ -87,6 +110,8 @@ impl Client {
         let (offers, receiver) = mpsc::channel(1);
         Ok((
             Self {
+                credentials: (endpoint.uri().scheme_str() == Some("https"))
+                    .then_some(Credentials { ca, token }),
                 endpoint,
                 hello,
                 offers,
@@ -116,10 +141,11 @@ impl Client {
 
     // One stream, to its end.
     async fn follow(&mut self) -> Result<std::convert::Infallible, Status> {
-        let channel = self.endpoint.connect().await.map_err(|error| {
+        let (endpoint, token) = self.prepare()?;
+        let channel = endpoint.connect().await.map_err(|error| {
             Status::unavailable(format!("cannot connect: {}", with_causes(&error)))
         })?;
-        let (outbound, mut inbound) = self.open(channel).await?;
+        let (outbound, mut inbound) = self.open(channel, token).await?;
         info!(operator = %self.endpoint.uri(), "connected to the operator");
         // What it was told before this stream, it may have forgotten.
         self.reports.mark_changed();
@@ -142,9 +168,32 @@ impl Client {
         }
     }
 
+    // With the CA and the token as they are now.
+    fn prepare(&self) -> Result<(Endpoint, Option<Token>), Status> {
+        let Some(Credentials { ca, token }) = &self.credentials else {
+            return Ok((self.endpoint.clone(), None));
+        };
+        let certificates = read(ca)?;
+        let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(certificates));
+        let endpoint = self.endpoint.clone().tls_config(tls).map_err(|error| {
+            let path = ca.display();
+            Status::unavailable(format!(
+                "{path} has no CA to believe: {}",
+                with_causes(&error)
+            ))
+        })?;
+        let text = format!("Bearer {}", read(token)?.trim());
+        let mut token: Token = text
+            .parse()
+            .map_err(|_| Status::unavailable(format!("{} is not a token", token.display())))?;
+        token.set_sensitive(true);
+        Ok((endpoint, Some(token)))
+    }
+
     async fn open(
         &self,
         channel: Channel,
+        token: Option<Token>,
     ) -> Result<(mpsc::Sender<FromRelay>, Streaming<relay_proto::ToRelay>), Status> {
         let (outbound, messages) = mpsc::channel(1);
         let hello = FromRelay {
@@ -156,10 +205,11 @@ impl Client {
             .map_err(|_| Status::internal("the channel is new"))?;
         let mut client = ConfigSyncClient::new(channel)
             .max_decoding_message_size(SNAPSHOT_BYTES_MAX + MESSAGE_OVERHEAD_BYTES);
-        let inbound = client
-            .sync(ReceiverStream::new(messages))
-            .await?
-            .into_inner();
+        let mut request = Request::new(ReceiverStream::new(messages));
+        if let Some(token) = token {
+            request.metadata_mut().insert("authorization", token);
+        }
+        let inbound = client.sync(request).await?.into_inner();
         Ok((outbound, inbound))
     }
 
@@ -203,6 +253,12 @@ impl Client {
             .map(|version| version.as_bytes().to_vec())
             .unwrap_or_default();
     }
+}
+
+// A mounted file may be missing for a moment, or until the operator has written it.
+fn read(path: &Path) -> Result<String, Status> {
+    std::fs::read_to_string(path)
+        .map_err(|error| Status::unavailable(format!("cannot read {}: {error}", path.display())))
 }
 
 fn ended() -> Status {

@@ -507,8 +507,13 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
         drop(relay.apply(snapshot, version).await);
     }
     let relay_ref = ObjectRef::new("Relay", &config.relay.namespace, &config.relay.name);
+    let operator = control::Operator {
+        address: config.operator,
+        ca: config.operator_ca,
+        token: config.token_file,
+    };
     let (client, mut offers) =
-        control::Client::new(&config.operator, relay_ref, &config.pod, relay.reports())?;
+        control::Client::new(operator, relay_ref, &config.pod, relay.reports())?;
     let mut shutdown = std::pin::pin!(shutdown);
     let mut admin = std::pin::pin!(serve_admin(admin, relay.view(), axum::Router::new()));
     let mut client = std::pin::pin!(client.run(relay.version()));

@@ -147,24 +147,71 @@ fn the_operator_may_do_what_it_must_and_nothing_else() {
             "verbs": ["patch"],
         },
         {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]},
+        {"apiGroups": [""], "resources": ["services"], "verbs": ["get", "list", "watch"]},
+        {
+            "apiGroups": ["discovery.k8s.io"],
+            "resources": ["endpointslices"],
+            "verbs": ["get", "list", "watch"],
+        },
+        {
+            "apiGroups": [""],
+            "resources": ["configmaps"],
+            "resourceNames": ["carbonway-ca"],
+            "verbs": ["patch"],
+        },
+        {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create"]},
         {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
         {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]},
+    ]);
+    let own = json!([
+        {
+            "apiGroups": ["coordination.k8s.io"],
+            "resources": ["leases"],
+            "resourceNames": ["cw-carbonway-operator"],
+            "verbs": ["get", "update"],
+        },
+        {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"]},
+        {
+            "apiGroups": [""],
+            "resources": ["secrets"],
+            "resourceNames": ["cw-carbonway-authority"],
+            "verbs": ["get", "update"],
+        },
+        {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create"]},
     ]);
     let cluster_wide = helm.render("metrics", json!({}));
     assert_eq!(
         kinds_of_rbac(&cluster_wide),
-        ["ClusterRole", "ClusterRoleBinding"]
+        [
+            "ClusterRole", // the operator's
+            "ClusterRoleBinding",
+            "Role",
+            "RoleBinding",
+            "ClusterRole", // for tokens
+            "ClusterRoleBinding",
+            "ClusterRole", // for those who edit
+            "ClusterRole", // for those who view
+        ]
+    );
+    assert_eq!(find(&cluster_wide, "Role", "-own")["rules"], own);
+    let tokens = json!([
+        {"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]},
+    ]);
+    assert_eq!(
+        find(&cluster_wide, "ClusterRole", "-tokens")["rules"],
+        tokens
     );
     assert_eq!(
         find(&cluster_wide, "ClusterRole", "operator")["rules"],
         rules
     );
     let namespaced = helm.render("metrics", json!({"watch": {"namespace": "metrics"}}));
-    assert_eq!(kinds_of_rbac(&namespaced), ["Role", "RoleBinding"]);
+    let kinds = ["Role", "RoleBinding", "Role", "RoleBinding"];
+    assert_eq!(kinds_of_rbac(&namespaced), kinds);
     assert_eq!(find(&namespaced, "Role", "operator")["rules"], rules);
     let of_secrets = |secrets: Value| {
         let manifests = helm.render("metrics", json!({"rbac": {"secrets": secrets}}));
-        find(&manifests, "ClusterRole", "operator")["rules"][4].clone()
+        find(&manifests, "ClusterRole", "operator")["rules"][8].clone()
     };
     assert_eq!(of_secrets(json!({"enabled": false})), Value::Null);
     let one = json!({

@@ -49,6 +49,7 @@ impl Operator {
             relay: "default/edge",
             pod: POD,
             state: state.path(),
+            credentials: None,
         })
     }
 }

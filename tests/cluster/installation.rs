@@ -4,12 +4,14 @@
 //! chart's RBAC: no more rights than it would have. There is no kubelet, so a relay pod is two things here: a Pod from the
 //! chart's template, which the API server knows, and a real relay process, which works.
 
+use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::Command;
 
 use harness::{
-    Cluster, DEADLINE, Fleet, Kubectl, Process, RelayProcess, binary, eventually, get, own_address,
+    Cluster, Credentials, DEADLINE, Fleet, Kubectl, Process, RelayProcess, binary, eventually, get,
+    own_address,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -72,6 +74,8 @@ impl Installation {
         let mut command = Command::new(binary("carbonway-operator"));
         command
             .args(arguments)
+            // what relays call it here
+            .arg(format!("--tls-names={address}"))
             .env("KUBECONFIG", &self.kubeconfig)
             .env("POD_NAME", "cw-carbonway-operator-0");
         self.operator = Some(Process::start(&mut command));
@@ -119,11 +123,52 @@ impl Installation {
 
     /// Starts the relay process of a pod; a second time, with what the first one left behind.
     pub(crate) fn start_relay(&self, pod: &str) -> RelayProcess {
+        self.start_relay_as(pod, &self.token_of(pod))
+    }
+
+    /// Starts a relay process that says it is `pod`, with this token.
+    pub(crate) fn start_relay_as(&self, pod: &str, token: &str) -> RelayProcess {
+        let file = |name: &str, text: &str| {
+            let path = self.state.path().join(format!("{pod}.{name}"));
+            fs::write(&path, text).expect("a file can be written");
+            path
+        };
+        let (ca, token) = (file("ca.crt", &self.ca()), file("token", token));
         RelayProcess::start_in(Fleet {
             operator: (self.operator_address, 8090).into(),
             relay: &format!("{}/edge", self.kubectl.namespace()),
             pod,
             state: &self.state.path().join(pod),
+            credentials: Some(Credentials {
+                ca: &ca,
+                token: &token,
+            }),
+        })
+    }
+
+    /// A token for the operator, as it is projected into a pod.
+    pub(crate) fn token_of(&self, pod: &str) -> String {
+        let object = self.kubectl.get(&["pod", pod]);
+        let account = object["spec"]["serviceAccountName"].as_str().unwrap();
+        let uid = object["metadata"]["uid"].as_str().unwrap();
+        let bound = ["--bound-object-kind=Pod", "--audience=carbonway-operator"];
+        let bound_to = format!("--bound-object-name={pod}");
+        let bound_uid = format!("--bound-object-uid={uid}");
+        let create = ["create", "token", account, &bound_to, &bound_uid];
+        let token = self.kubectl.run(&[&create[..], &bound].concat());
+        token.trim().to_owned()
+    }
+
+    // As a relay's pod would have it, once the operator has written it.
+    fn ca(&self) -> String {
+        let get = ["get", "configmap", "carbonway-ca", "--output"];
+        let path = "jsonpath={.data.ca\\.crt}";
+        eventually(DEADLINE, "the operator's CA", || {
+            let answer = self.kubectl.try_run(&[&get[..], &[path]].concat());
+            match answer.code {
+                Some(0) => Ok(answer.stdout),
+                _ => Err(answer.stderr),
+            }
         })
     }
 
@@ -213,6 +258,8 @@ pub(crate) fn relay_pod(manifests: &[Manifest], name: &str) -> Value {
         "metadata": {"name": name, "labels": template["metadata"]["labels"]},
         "spec": template["spec"],
     });
-    pod["spec"]["volumes"] = json!([{"name": "state", "emptyDir": {}}]);
+    let volumes = pod["spec"]["volumes"].as_array_mut();
+    let volumes = volumes.expect("there are the CA and the token");
+    volumes.push(json!({"name": "state", "emptyDir": {}}));
     pod
 }

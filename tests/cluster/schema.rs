@@ -53,7 +53,7 @@ fn refused() -> Vec<(String, &'static [&'static str])> {
         ),
         (
             destination("x", "carbon: {}"),
-            &["spec.carbon.address: Required value"],
+            &["set exactly one of address and service"],
         ),
         (
             destination("x", "file: {path: out.txt}"),
@@ -443,6 +443,9 @@ fn what_can_work_is_accepted_and_its_defaults_are_filled_in() {
         "carbon": {
             "address": "graphite.example.com:2003",
             "connectTimeout": "5s",
+            "connections": 1,
+            "maxConnectionAge": "1h",
+                "connections": 1,
             "writeTimeout": "30s",
         },
         "queue": {"maxBytes": "64Mi", "whenFull": "Spool"},

@@ -41,7 +41,7 @@ pub use loopback::own_address;
 pub use metrics::Metrics;
 pub use operator::Operator;
 pub use process::{Finished, Process, binary, finish};
-pub use relay::{Fleet, RelayProcess};
+pub use relay::{Credentials, Fleet, RelayProcess};
 pub use rustix::process::Signal;
 pub use sender::{Callers, Flood, Sender, numbered_line};
 pub use sink::{Connection, Sink};

@@ -26,6 +26,17 @@ pub struct Fleet<'a> {
     pub pod: &'a str,
     /// Where it keeps its last good snapshot.
     pub state: &'a Path,
+    /// With what it goes to the operator; `None`: in the clear.
+    pub credentials: Option<Credentials<'a>>,
+}
+
+/// Files with which a relay goes to its operator over TLS.
+#[derive(Clone, Copy, Debug)]
+pub struct Credentials<'a> {
+    /// The CA that it believes.
+    pub ca: &'a Path,
+    /// The token that it shows.
+    pub token: &'a Path,
 }
 
 impl RelayProcess {
@@ -129,8 +140,16 @@ impl RelayProcess {
     /// Starts `carbonway-relay` in a fleet.
     pub fn start_in(fleet: Fleet<'_>) -> Self {
         let mut command = Command::new(binary("carbonway-relay"));
+        let scheme = match fleet.credentials {
+            Some(Credentials { ca, token }) => {
+                command.arg("--operator-ca").arg(ca);
+                command.arg("--token-file").arg(token);
+                "https"
+            }
+            None => "http",
+        };
         command
-            .args(["--operator", &format!("http://{}", fleet.operator)])
+            .args(["--operator", &format!("{scheme}://{}", fleet.operator)])
             .args(["--relay", fleet.relay, "--pod", fleet.pod])
             .arg("--state-dir")
             .arg(fleet.state);

@@ -121,6 +121,7 @@ fn start(operator: &Operator, state: &Directory) -> RelayProcess {
         relay: "default/edge",
         pod: "edge-0",
         state: state.path(),
+        credentials: None,
     })
 }
 

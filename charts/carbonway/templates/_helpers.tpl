@@ -104,3 +104,23 @@ affinity:
 priorityClassName: {{ . }}
 {{- end }}
 {{- end -}}
+
+{{/* What relays call the operator, and what its certificate is for. */}}
+{{- define "carbonway.operatorHost" -}}
+{{- printf "%s-operator.%s.svc" (include "carbonway.fullname" .) .Release.Namespace -}}
+{{- end -}}
+
+{{/* The Secret with the operator's own certificate authority. */}}
+{{- define "carbonway.authority" -}}
+{{- printf "%s-authority" (include "carbonway.fullname" .) -}}
+{{- end -}}
+
+{{/* Whether relays must show a token: to ask the API server about it takes a cluster-wide right. */}}
+{{- define "carbonway.reviewsTokens" -}}
+{{- $asked := .Values.tls.tokens -}}
+{{- if eq $asked "auto" -}}
+{{- eq .Values.watch.namespace "" -}}
+{{- else -}}
+{{- eq $asked "review" -}}
+{{- end -}}
+{{- end -}}

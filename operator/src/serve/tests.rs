@@ -192,6 +192,7 @@ impl Operator {
         let roster = Roster::new(Duration::from_secs(45));
         let metrics = Arc::new(Metrics::new());
         let service = Sync::new(
+            None,
             published,
             Arc::clone(&roster),
             Arc::clone(&metrics),
@@ -200,7 +201,7 @@ impl Operator {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let mut tasks = JoinSet::new();
-        tasks.spawn(run(listener, service, stopping));
+        tasks.spawn(run(listener, None, service, stopping));
         Self {
             address,
             publications,

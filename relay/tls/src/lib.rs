@@ -11,7 +11,7 @@ use std::sync::Arc;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
+use rustls::server::{ParsedCertificate, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
@@ -103,6 +103,17 @@ pub fn acceptor(identity: CertifiedKey, clients: Option<RootCertStore>) -> Arc<S
         ),
     };
     Arc::new(builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(identity))))
+}
+
+/// How connections are accepted that speak HTTP/2, each with the certificate that `certificate` gives then.
+pub fn http2_acceptor(certificate: Arc<dyn ResolvesServerCert>) -> Arc<ServerConfig> {
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .expect("the provider has suites for every version")
+        .with_no_client_auth()
+        .with_cert_resolver(certificate);
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Arc::new(config)
 }
 
 /// How connections are made to servers whose certificates lead to `servers`, showing `identity` to those that ask.

@@ -11,7 +11,7 @@ use crate::{DEADLINE, Directory, Flood, Ledger, RelayProcess, Sender, eventually
 /// What a destination got that was down.
 #[derive(Clone, Copy, Debug)]
 pub struct DownFigures {
-    /// Lines that waited on disk when it came back.
+    /// Lines that waited on disk when it was connected again.
     pub backlog: u64,
     /// How long it took until none did.
     pub replay: Duration,
@@ -43,6 +43,7 @@ pub fn down(length: Duration, lines_per_second: u64) -> DownFigures {
     ledger.close();
     go_on_for(length);
     ledger.reopen();
+    relay.wait_for_connected("a", true);
     let backlog = relay.accounts().destination("a").spooled;
     let began = Instant::now();
     let probes = Probes::start_from(&relay, first);
