@@ -58,7 +58,7 @@ const OF_LISTENERS: [Metric<Listening>; 4] = [
     },
 ];
 
-const OF_DESTINATIONS: [Metric<Standing>; 21] = [
+const OF_DESTINATIONS: [Metric<Standing>; 22] = [
     Metric {
         kind: Kind::Counter,
         name: "destination_lines_offered",
@@ -112,6 +112,12 @@ const OF_DESTINATIONS: [Metric<Standing>; 21] = [
         name: "destination_spool_bytes",
         help: "Bytes that the destination's spool takes on disk",
         value: |to| to.figures.spool.bytes,
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "destination_spool_open",
+        help: "1 while the destination's spool is open or none is needed; while 0, what waits on disk is not known",
+        value: |to| u64::from(!to.figures.spool_is_unknown),
     },
     Metric {
         kind: Kind::Gauge,

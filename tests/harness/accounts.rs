@@ -32,6 +32,8 @@ pub struct DestinationAccounts {
     pub queued: u64,
     /// Lines that wait on disk.
     pub spooled: u64,
+    /// Whether that is known.
+    pub spool_is_open: bool,
     /// Lines found on disk when the relay started.
     pub recovered: u64,
     /// Lines given to it once more, because their connection broke.
@@ -62,6 +64,7 @@ impl Accounts {
                 dropped: metrics.counts_by(dropped, "reason", |l| &l["destination"] == name),
                 queued: count("carbonway_destination_queue_lines"),
                 spooled: count("carbonway_destination_spool_lines"),
+                spool_is_open: count("carbonway_destination_spool_open") == 1,
                 recovered: count("carbonway_destination_lines_recovered_total"),
                 resent: count("carbonway_destination_lines_resent_total"),
             };
@@ -84,6 +87,9 @@ impl Accounts {
             ));
         }
         for (name, destination) in &self.destinations {
+            if !destination.spool_is_open {
+                return Err(format!("{name}: what waits on disk is not known"));
+            }
             let waiting = destination.queued + destination.spooled;
             let known = destination.sent + sum(&destination.dropped) + waiting;
             let given = destination.offered + destination.recovered + destination.resent;
@@ -136,6 +142,7 @@ mod tests {
             dropped: BTreeMap::from([("queue_full".into(), 2)]),
             queued: 1,
             spooled: 3,
+            spool_is_open: true,
             recovered: 2,
             resent: 1,
         };

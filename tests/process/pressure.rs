@@ -18,8 +18,13 @@ fn wait_for_metric(relay: &RelayProcess, name: &str, is_met: impl Fn(u64) -> boo
 fn thousands_of_lines_that_are_never_finished_take_a_bounded_part_of_memory() {
     const SENDERS: u64 = 4_000;
     let sink = Sink::open();
-    let (relay, _directory) =
-        relay_to(&sink, "maxConnections: 5000, plaintext: {idleTimeout: 0s},");
+    // what has room is not to be dropped for want of a place in the queue
+    let directory = Directory::of([
+        relay("maxConnections: 5000, plaintext: {idleTimeout: 0s},", ""),
+        carbon("a", sink.address(), "queue: {whenFull: Block},"),
+        route("all", "destinations: [{name: a}]"),
+    ]);
+    let relay = RelayProcess::run(&directory);
     let before = relay.peak_memory();
     let beginning = "x".repeat(60_000);
     let senders = (0..SENDERS).map(|_| {

@@ -232,6 +232,11 @@ impl Queue {
         self.lock().figures.spool = spool;
     }
 
+    /// Says whether something may wait on disk that nobody has looked at.
+    pub(crate) fn set_spool_is_unknown(&self, unknown: bool) {
+        self.lock().figures.spool_is_unknown = unknown;
+    }
+
     /// Says whether there is a spool for what has no room.
     pub(crate) fn set_spools(&self, spools: bool) {
         self.lock().spools = spools;

@@ -107,6 +107,7 @@ impl SpoolSource {
         let (requests, inbox) = mpsc::channel(REQUESTS_MAX);
         let handed_over = HandedOver::default();
         let name = directory_name(&settings.borrow().id);
+        queue.set_spool_is_unknown(true);
         let spooler = Spooler {
             queue: Arc::clone(queue),
             settings,
@@ -259,6 +260,7 @@ impl Spooler {
         loop {
             let destination = self.settings.borrow_and_update().clone();
             let wanted = destination.spool.is_some() || self.directory.exists();
+            self.queue.set_spool_is_unknown(wanted);
             if wanted {
                 let (directory, limits) = (self.directory.clone(), limits(&destination));
                 let (id, name) = (Arc::clone(&destination.id), Arc::clone(&destination.name));
@@ -283,6 +285,7 @@ impl Spooler {
                         }
                         self.has_more = figures.waiting > 0;
                         self.queue.set_spooled(figures);
+                        self.queue.set_spool_is_unknown(false);
                         self.queue.set_spools(true);
                         return Some(spool);
                     }

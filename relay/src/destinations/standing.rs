@@ -107,6 +107,7 @@ impl Standing {
                 "maxBytes": self.queue_bytes_max,
             },
             "spool": {
+                "open": !figures.spool_is_unknown,
                 "lines": figures.spool.waiting,
                 "bytes": figures.spool.bytes,
                 "maxBytes": self.spool_bytes_max,

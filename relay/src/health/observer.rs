@@ -98,7 +98,9 @@ impl Observer {
 
     fn is_drained(&mut self, now: Instant, sample: &Sample) -> bool {
         let offered = sample.figures().map(|figures| figures.offered).sum();
-        let waits = |figures: &Figures| figures.queue_lines + figures.spool.waiting > 0;
+        let waits = |figures: &Figures| {
+            figures.spool_is_unknown || figures.queue_lines + figures.spool.waiting > 0
+        };
         let is_busy =
             offered != self.offered || sample.open_buckets > 0 || sample.figures().any(waits);
         self.offered = offered;

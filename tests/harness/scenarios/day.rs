@@ -29,7 +29,16 @@ impl Chance {
         let given = std::env::var("CARBONWAY_SEED").ok();
         let seed = given.map_or_else(unix_seconds, |seed| seed.parse().expect("a number"));
         println!("CARBONWAY_SEED={seed}");
+        Self::of(seed)
+    }
+
+    fn of(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    /// Another one, of which it matters not how often it is asked.
+    fn fork(&mut self) -> Self {
+        Self::of(self.below(u64::MAX))
     }
 
     /// A number below `limit`.
@@ -71,6 +80,7 @@ const FAULTS: [Fault; 8] = [
 ];
 
 struct Day {
+    // How many lines there are between faults. What is asked of it depends on the machine's speed.
     chance: Chance,
     ledger: Ledger,
     is_open: bool,
@@ -98,8 +108,9 @@ pub fn day(faults: u32) -> (u64, u64) {
     let (directory, state) = (Directory::of([]), Directory::of([]));
     directory.write("resources.yaml", &resources(&ledger, RESEND_MEBIBYTES));
     let relay = RelayProcess::run_with_state(&directory, state.path());
+    let mut chance = Chance::new();
     let mut day = Day {
-        chance: Chance::new(),
+        chance: chance.fork(),
         ledger,
         is_open: true,
         directory,
@@ -113,9 +124,9 @@ pub fn day(faults: u32) -> (u64, u64) {
     };
     for _ in 0..faults {
         day.send_for(3 * SYNC_INTERVAL);
-        let fault = FAULTS[day.chance.below(FAULTS.len() as u64) as usize];
+        let fault = FAULTS[chance.below(FAULTS.len() as u64) as usize];
         println!("{} lines, then {fault:?}", day.next);
-        day.suffer(fault);
+        day.suffer(fault, chance.fork());
     }
     day.end()
 }
@@ -154,7 +165,7 @@ impl Day {
         sender.close();
     }
 
-    fn suffer(&mut self, fault: Fault) {
+    fn suffer(&mut self, fault: Fault, mut chance: Chance) {
         match fault {
             Fault::DestinationKilled if self.is_open => {
                 self.ledger.close();
@@ -168,7 +179,7 @@ impl Day {
             Fault::DestinationSlow => self.ledger.set_pace(Some(500_000)),
             Fault::DestinationFast => self.ledger.set_pace(None),
             Fault::RelayKilled => self.kill(|_| {}),
-            Fault::SegmentDamaged => self.kill(Self::damage),
+            Fault::SegmentDamaged => self.kill(|day| day.damage(chance)),
             Fault::RelayStopped => {
                 self.relay.process.signal(Signal::TERM);
                 assert_eq!(self.relay.process.wait(DEADLINE).code(), Some(0));
@@ -178,7 +189,7 @@ impl Day {
                 self.restart();
             }
             Fault::Reconfigured => {
-                let text = resources(&self.ledger, RESEND_MEBIBYTES + self.chance.below(8));
+                let text = resources(&self.ledger, RESEND_MEBIBYTES + chance.below(8));
                 self.directory.write("resources.yaml", &text);
             }
             Fault::DestinationKilled | Fault::DestinationBack => {}
@@ -198,7 +209,7 @@ impl Day {
     }
 
     // A byte in the middle of a segment: what it takes is counted by the relay that finds it.
-    fn damage(&mut self) {
+    fn damage(&mut self, mut chance: Chance) {
         let spools = self.state.file("spools");
         let segments = fs::read_dir(spools).into_iter().flatten().flatten();
         let files = segments.filter_map(|spool| fs::read_dir(spool.path()).ok());
@@ -209,9 +220,9 @@ impl Day {
         if large.is_empty() {
             return;
         }
-        let path = &large[self.chance.below(large.len() as u64) as usize];
+        let path = &large[chance.below(large.len() as u64) as usize];
         let mut bytes = fs::read(path).expect("a segment can be read");
-        let at = 600 + self.chance.below(bytes.len() as u64 - 600) as usize;
+        let at = 600 + chance.below(bytes.len() as u64 - 600) as usize;
         bytes[at] ^= 0x55;
         // At most what a segment has can go.
         self.damaged += bytes.iter().filter(|byte| **byte == b'\n').count() as u64;

@@ -21,6 +21,8 @@ pub(crate) struct Figures {
     pub(crate) queue_bytes: u64,
     /// The spool's.
     pub(crate) spool: relay_spool::Figures,
+    /// The spool is not open, or not yet: what waits on disk is not known.
+    pub(crate) spool_is_unknown: bool,
     /// Lanes, but for those that have left.
     pub(crate) lanes: usize,
     /// Those that have a connection.
