@@ -32,8 +32,8 @@ pub struct DestinationAccounts {
     pub queued: u64,
     /// Lines that wait on disk.
     pub spooled: u64,
-    /// Whether that is known.
-    pub spool_is_open: bool,
+    /// Whether there may be more.
+    pub spool_is_unknown: bool,
     /// Lines found on disk when the relay started.
     pub recovered: u64,
     /// Lines given to it once more, because their connection broke.
@@ -64,7 +64,7 @@ impl Accounts {
                 dropped: metrics.counts_by(dropped, "reason", |l| &l["destination"] == name),
                 queued: count("carbonway_destination_queue_lines"),
                 spooled: count("carbonway_destination_spool_lines"),
-                spool_is_open: count("carbonway_destination_spool_open") == 1,
+                spool_is_unknown: count("carbonway_destination_spool_open") != 1,
                 recovered: count("carbonway_destination_lines_recovered_total"),
                 resent: count("carbonway_destination_lines_resent_total"),
             };
@@ -87,7 +87,7 @@ impl Accounts {
             ));
         }
         for (name, destination) in &self.destinations {
-            if !destination.spool_is_open {
+            if destination.spool_is_unknown {
                 return Err(format!("{name}: what waits on disk is not known"));
             }
             let waiting = destination.queued + destination.spooled;
@@ -128,6 +128,7 @@ mod tests {
              carbonway_destination_lines_dropped_total{{destination=\"default/a\",reason=\"queue_full\"}} 2\n\
              carbonway_destination_queue_lines{{destination=\"default/a\"}} 1\n\
              carbonway_destination_spool_lines{{destination=\"default/a\"}} 3\n\
+             carbonway_destination_spool_open{{destination=\"default/a\"}} 1\n\
              carbonway_destination_lines_recovered_total{{destination=\"default/a\"}} 2\n\
              carbonway_destination_lines_resent_total{{destination=\"default/a\"}} 1\n"
         );
@@ -142,7 +143,7 @@ mod tests {
             dropped: BTreeMap::from([("queue_full".into(), 2)]),
             queued: 1,
             spooled: 3,
-            spool_is_open: true,
+            spool_is_unknown: false,
             recovered: 2,
             resent: 1,
         };
