@@ -63,8 +63,8 @@ pub(crate) struct Args {
     )]
     admin_address: SocketAddr,
 
-    /// Where the open buckets of aggregators are kept while this does not run. Default: nowhere; what they have come to is
-    /// sent when it stops.
+    /// Where lines wait on disk, and where the open buckets of aggregators are kept while this does not run. Default: nowhere;
+    /// what has no room in memory is dropped and counted, and what buckets have come to is sent when it stops.
     #[arg(long, env = "CARBONWAY_STATE_DIR", value_name = "DIRECTORY")]
     state_dir: Option<PathBuf>,
 
