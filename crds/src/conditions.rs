@@ -21,7 +21,8 @@ pub enum ConditionType {
     Shadowed,
     /// A part of it has no effect; present only while true.
     PartiallyInvalid,
-    /// A Destination does not take all its lines from every relay pod; present only while true.
+    /// A Destination does not take all its lines from every relay pod, or a Relay does not have all its pods as it says; present
+    /// only while true.
     Degraded,
 }
 
@@ -101,6 +102,10 @@ pub enum Reason {
     Slow,
     /// Lines for a Destination have waited on disk for a while.
     Spooling,
+    /// Pods of a Relay, or what belongs to them, cannot be made as it says.
+    FleetNotApplied,
+    /// Pods of a Relay are about to go, and hand over what they hold.
+    Draining,
 }
 
 impl Reason {
@@ -132,6 +137,8 @@ impl Reason {
             Self::NotConnected => "NotConnected",
             Self::Slow => "Slow",
             Self::Spooling => "Spooling",
+            Self::FleetNotApplied => "FleetNotApplied",
+            Self::Draining => "Draining",
         }
     }
 }

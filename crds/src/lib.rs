@@ -17,6 +17,7 @@ mod aggregator;
 mod blocklist;
 mod conditions;
 mod destination;
+mod fleet;
 mod manifest;
 mod matching;
 mod quantity;
@@ -31,6 +32,10 @@ pub use blocklist::{Blocklist, BlocklistSpec};
 pub use conditions::{ConditionType, Reason};
 pub use destination::{
     Carbon, Destination, DestinationSpec, File, Queue, Resend, ServiceRef, Spool, Sync, WhenFull,
+};
+pub use fleet::{
+    DeletionPolicy, EphemeralSpool, FleetNetworkPolicy, NoSpool, Overrides, PersistentSpool,
+    RelaySpool, Upgrade,
 };
 pub use manifest::{KINDS, all, to_yaml};
 pub use matching::Match;

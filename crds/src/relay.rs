@@ -4,7 +4,10 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Duration, ListenerTls, Status};
+use crate::{
+    DeletionPolicy, Duration, FleetNetworkPolicy, ListenerTls, Overrides, RelaySpool, Status,
+    Upgrade,
+};
 
 // Timestamps are whole seconds; and what travels to relays says with a zero that there is no limit.
 const AT_LEAST_A_SECOND: &str = "duration(self) >= duration('1s')";
@@ -21,6 +24,11 @@ const AT_LEAST_A_SECOND_MESSAGE: &str = "write 1s or more, or leave it out for n
     derive = "PartialEq",
     shortname = "cwrelay",
     category = "carbonway",
+    scale(
+        spec_replicas_path = ".spec.replicas",
+        status_replicas_path = ".status.replicas",
+        label_selector_path = ".status.selector"
+    ),
     printcolumn(
         name = "Ready",
         type_ = "string",
@@ -51,6 +59,11 @@ const AT_LEAST_A_SECOND_MESSAGE: &str = "write 1s or more, or leave it out for n
 #[x_kube(validation = Rule::new("self.listeners.all(a, self.listeners.exists_one(b, a.port == b.port))")
     .message("two listeners have the same port: give each its own"))]
 pub struct RelaySpec {
+    /// How many relay pods there are. Leave it to an autoscaler once one has it. Those that go hand over what they hold before
+    /// that. 0: the operator makes none, and runs those that connect by themselves. Default: 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1000))]
+    pub replicas: Option<i32>,
     /// Where lines come in.
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     #[schemars(length(min = 1, max = 16))]
@@ -61,6 +74,31 @@ pub struct RelaySpec {
     /// What happens when a relay is told to stop.
     #[serde(default)]
     pub drain: Drain,
+    /// Where pods keep what waits for Destinations. Whether that is persistent cannot be changed.
+    #[serde(default)]
+    #[x_kube(validation = Rule::new("has(self.persistent) == has(oldSelf.persistent)")
+        .message("what waits in the volumes would be left behind: make another Relay, and remove this one when it is drained"))]
+    pub spool: RelaySpool,
+    /// What becomes of the volumes when this Relay is deleted. Those of pods that went before stay in any case.
+    #[serde(default)]
+    pub deletion_policy: DeletionPolicy,
+    /// The image of the relay. Default: the operator's, of the time when the pods were made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub image: Option<String>,
+    /// When pods get another release of the relay.
+    #[serde(default)]
+    pub upgrade: Upgrade,
+    /// What is to be different in the pods: metadata and spec, as in a Pod's template. Lists of things with a name are merged
+    /// by name; the container is named relay. null takes something away.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod_template: Option<Overrides>,
+    /// What is to be different in the Service that senders connect to: metadata and spec, as in a Service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service_template: Option<Overrides>,
+    /// Makes a NetworkPolicy for the pods. Needs a network plugin that enforces it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network_policy: Option<FleetNetworkPolicy>,
 }
 
 /// One socket that takes lines in. Exactly one protocol is set.
@@ -182,14 +220,18 @@ pub enum TagForm {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Drain {
-    /// How long it may take to hand over what it holds. The pod's termination grace period must be longer.
+    /// How long it may take to hand over what it holds.
     pub timeout: Duration,
+    /// How long a pod that is to go for good may take until nothing waits in it. After that it goes all the same; what waits in
+    /// its volume stays there.
+    pub leave_timeout: Duration,
 }
 
 impl Default for Drain {
     fn default() -> Self {
         Self {
             timeout: Duration::from_secs(30),
+            leave_timeout: Duration::from_secs(3600),
         }
     }
 }

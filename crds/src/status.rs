@@ -25,6 +25,16 @@ pub struct Status {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 64))]
     pub snapshot_version: String,
+    /// On a Relay, how many pods there are for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<i32>,
+    /// On a Relay, how many of them are ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_replicas: Option<i32>,
+    /// On a Relay, which pods those are, for autoscalers.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 512))]
+    pub selector: String,
     /// On a Destination, how it stands with the relay pods that run it; not there before the first of them said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<Health>,
@@ -119,6 +129,9 @@ impl Default for Status {
             conditions: Vec::new(),
             programmed_pods: String::new(),
             snapshot_version: String::new(),
+            replicas: None,
+            ready_replicas: None,
+            selector: String::new(),
             health: None,
             orphaned_spools: None,
         }

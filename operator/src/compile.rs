@@ -143,7 +143,9 @@ impl Finding {
             | Reason::Dropping
             | Reason::NotConnected
             | Reason::Slow
-            | Reason::Spooling => false,
+            | Reason::Spooling
+            | Reason::FleetNotApplied
+            | Reason::Draining => false,
         }
     }
 

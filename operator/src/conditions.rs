@@ -10,7 +10,7 @@
 //! | `Programmed`   | always      | every relay pod concerned acknowledged a snapshot that holds it   |
 //! | `Ready`        | always      | all of these; else the first that failed, with its reason        |
 //! | `Stalled`      | while true  | a person is needed: not accepted, or a relay refused it          |
-//! | `Reconciling`  | while true  | relays have yet to answer                                        |
+//! | `Reconciling`  | while true  | relays have yet to answer, or pods of a Relay are about to go     |
 //! | `Shadowed`     | while true  | no line can reach it, because another object takes them all      |
 //! | `PartiallyInvalid` | while true | a part of it has no effect                                    |
 //! | `Degraded`     | while true  | a Destination does not take all its lines from every relay pod   |
@@ -35,8 +35,10 @@ pub struct Progress {
     pub active: usize,
     /// The first refusal that names the object.
     pub rejection: Option<Rejection>,
-    /// What hinders a Destination, as relay pods report it.
+    /// What hinders a Destination, as relay pods report it; or a Relay's pods, as the API server has it.
     pub degraded: Option<Finding>,
+    /// Pods of a Relay are about to go.
+    pub draining: Option<Finding>,
 }
 
 /// A relay pod refused a snapshot because of an object.
@@ -101,8 +103,9 @@ pub fn conditions(verdict: &Verdict, progress: &Progress) -> Vec<Condition> {
     if let Some(finding) = stalled {
         conditions.push(present(ConditionType::Stalled, finding));
     }
-    if programmed.reason == Reason::Pending {
-        conditions.push(present(ConditionType::Reconciling, &programmed));
+    let unfinished = Some(&programmed).filter(|finding| finding.reason == Reason::Pending);
+    if let Some(finding) = unfinished.or(progress.draining.as_ref()) {
+        conditions.push(present(ConditionType::Reconciling, finding));
     }
     for warning in &verdict.warnings {
         let type_ = if warning.reason == Reason::Shadowed {
@@ -322,8 +325,7 @@ mod tests {
         Progress {
             pods,
             active,
-            rejection: None,
-            degraded: None,
+            ..Progress::default()
         }
     }
 

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use clap::{Parser, ValueEnum};
 
+use crate::fleet::Settings;
 pub use crate::lease::LeaseName;
 use crate::trust::Source;
 
@@ -69,6 +70,10 @@ pub struct Config {
     #[command(flatten)]
     pub trust: Trust,
 
+    /// What Relays' pods are made with.
+    #[command(flatten)]
+    pub fleets: FleetFlags,
+
     /// For how long a relay that lost its connection, or has yet to connect to an operator that was just started, is taken
     /// to run what it ran before. It spares every object two changes of its status when an operator is replaced, and should
     /// be longer than a relay waits between attempts to connect, which is 30s at most.
@@ -89,6 +94,36 @@ pub struct Config {
         hide = true
     )]
     pub pod_name: String,
+}
+
+/// What Relays' pods are made with. Without these flags none are made, and relays come by themselves.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct FleetFlags {
+    /// The image of relays whose Relay names none.
+    #[arg(
+        long,
+        env = "CARBONWAY_RELAY_IMAGE",
+        value_name = "IMAGE",
+        requires = "relay_operator"
+    )]
+    pub relay_image: Option<String>,
+
+    /// What relays call this operator.
+    #[arg(
+        long,
+        env = "CARBONWAY_RELAY_OPERATOR",
+        value_name = "https://HOST:PORT"
+    )]
+    pub relay_operator: Option<String>,
+}
+
+impl FleetFlags {
+    pub(crate) fn settings(&self) -> Option<Settings> {
+        Some(Settings {
+            image: self.relay_image.clone()?,
+            operator: self.relay_operator.clone()?,
+        })
+    }
 }
 
 /// How relays are served: over TLS, to those that show a token of their pod; or, without any of these flags, in the clear and

@@ -33,6 +33,8 @@ pub struct Reported {
     orphans: Vec<OrphanedSpool>,
     orphans_count: u64,
     orphans_bytes: u64,
+    /// The pod was told to go for good, takes nobody in any more, and has nothing that waits.
+    pub is_drained: bool,
 }
 
 /// How a Destination stands.
@@ -58,6 +60,7 @@ impl From<Report> for Reported {
             orphans,
             orphans_count: report.orphaned_spools_count,
             orphans_bytes: report.orphaned_spools_bytes,
+            is_drained: report.left && report.drained,
         }
     }
 }

@@ -28,6 +28,8 @@ mod secrets;
 mod endpoints;
 
 #[cfg(feature = "cluster")]
+mod fleet;
+#[cfg(feature = "cluster")]
 mod lease;
 
 #[cfg(feature = "cluster")]

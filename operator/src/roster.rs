@@ -25,6 +25,8 @@ pub(crate) struct Roster {
     relays: Mutex<Relays>,
     /// Something that statuses speak of changed.
     pub(crate) changed: Notify,
+    /// A pod that is to go for good says that nothing waits in it.
+    pub(crate) drained: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -92,6 +94,7 @@ impl Roster {
             reconnect_grace,
             relays: Mutex::default(),
             changed: Notify::new(),
+            drained: Notify::new(),
         })
     }
 
@@ -185,6 +188,17 @@ impl Roster {
         view
     }
 
+    /// Whether a pod that is to go for good says that nothing waits in it.
+    pub(crate) fn is_drained(&self, pod: &RelayPod) -> bool {
+        let relays = self.lock();
+        let entry = relays.entries.get(pod);
+        let is_open = |entry: &&Entry| matches!(entry.connection, Connection::Open(_));
+        let reported = entry
+            .filter(is_open)
+            .and_then(|entry| entry.reported.as_ref());
+        reported.is_some_and(|reported| reported.is_drained)
+    }
+
     /// How long until a relay that lost its connection no longer counts, if there is such a relay.
     pub(crate) fn until_next_loss(&self) -> Option<Duration> {
         let relays = self.lock();
@@ -255,7 +269,11 @@ impl Place {
 
     /// The relay says how its destinations stand.
     pub(crate) fn report(&self, reported: Reported) {
+        let is_drained = reported.is_drained;
         self.update(|entry| entry.reported = Some(Arc::new(reported)));
+        if is_drained {
+            self.roster.drained.notify_one();
+        }
     }
 
     fn update(&self, change: impl FnOnce(&mut Entry)) {

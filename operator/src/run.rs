@@ -16,6 +16,7 @@ use tracing::{info, warn};
 use crate::admin::{self, Admin};
 use crate::config::{Config, Tokens};
 use crate::endpoints;
+use crate::fleet::{Fleets, Said};
 use crate::lease::Candidate;
 use crate::metrics::Metrics;
 use crate::publish::{self, Publications};
@@ -109,7 +110,13 @@ impl Warm {
         let metrics = Arc::new(Metrics::new());
         let (published, publications) = watch::channel(None);
         let workers = &mut tasks.workers;
-        let stores = Stores::start(workers, client, config.namespace.as_deref(), &metrics);
+        let stores = Stores::start(
+            workers,
+            client,
+            config.namespace.as_deref(),
+            &metrics,
+            config.fleets.settings().is_some(),
+        );
         let (shared, counted) = (|| Arc::clone(&stores), || Arc::clone(&metrics));
         workers.spawn(secrets::run(client.clone(), shared(), counted()));
         workers.spawn(endpoints::run(client.clone(), shared(), counted()));
@@ -133,7 +140,20 @@ impl Warm {
         let grace = Duration::from_millis(config.reconnect_grace.as_millis());
         let roster = Roster::new(grace);
         let stores = Arc::clone(&self.stores);
+        let said = Said::new();
+        if let Some(settings) = config.fleets.settings() {
+            let fleets = Fleets {
+                client: client.clone(),
+                settings,
+                stores: Arc::clone(&stores),
+                publications: self.publications.clone(),
+                roster: Arc::clone(&roster),
+                said: Arc::clone(&said),
+            };
+            tasks.workers.spawn(fleets.run());
+        }
         let report = Report {
+            fleets: Arc::clone(&said),
             client,
             pod_name: config.pod_name.clone(),
             reconnect_grace: grace,
@@ -164,6 +184,7 @@ impl Warm {
             gate,
             self.publications,
             roster,
+            said.leaving(),
             self.metrics,
             stopping.clone(),
         );

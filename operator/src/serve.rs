@@ -4,6 +4,7 @@
 //! relay ──Hello(relay, pod, active version)──▶   same version as published: acknowledged, nothing is sent
 //!       ◀──Offer(nonce, version, snapshot)────   else; and whenever something new is published
 //!       ──Answer(nonce, version, errors)─────▶   no errors: acknowledged; else refused, and offered again in a while
+//!       ◀──Leave─────────────────────────────    whether its pod is to go for good; when that changes
 //!       ──Report─────────────────────────────▶   how destinations stand; whenever that changes
 //! ```
 //!
@@ -13,6 +14,7 @@
 
 mod hello;
 
+use std::collections::BTreeSet;
 use std::future::pending;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -21,7 +23,7 @@ use std::time::Duration;
 use futures::{Stream, TryStreamExt as _, stream};
 use relay_proto::config_sync_server::{ConfigSync, ConfigSyncServer};
 use relay_proto::{
-    Answer, FromRelay, Offer, SNAPSHOT_BYTES_MAX, ToRelay, Version, from_relay, to_relay,
+    Answer, FromRelay, Leave, Offer, SNAPSHOT_BYTES_MAX, ToRelay, Version, from_relay, to_relay,
 };
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -100,16 +102,21 @@ pub(crate) struct Sync {
     gate: Option<Arc<Gate>>,
     publications: Publications,
     roster: Arc<Roster>,
+    leaving: Leaving,
     metrics: Arc<Metrics>,
     stopping: watch::Receiver<bool>,
     places: Arc<Semaphore>,
 }
+
+/// The pods that are to go for good; `None` while that is not known.
+type Leaving = watch::Receiver<Option<BTreeSet<RelayPod>>>;
 
 impl Sync {
     pub(crate) fn new(
         gate: Option<Arc<Gate>>,
         publications: Publications,
         roster: Arc<Roster>,
+        leaving: Leaving,
         metrics: Arc<Metrics>,
         stopping: watch::Receiver<bool>,
     ) -> Self {
@@ -117,6 +124,7 @@ impl Sync {
             gate,
             publications,
             roster,
+            leaving,
             metrics,
             stopping,
             places: Arc::new(Semaphore::new(STREAMS_MAX)),
@@ -146,6 +154,7 @@ impl ConfigSync for Sync {
             from_relay: request.into_inner(),
             publications: self.publications.clone(),
             roster: Arc::clone(&self.roster),
+            leaving: self.leaving.clone(),
             metrics: Arc::clone(&self.metrics),
             stopping: self.stopping.clone(),
         };
@@ -162,6 +171,7 @@ struct Stranger {
     from_relay: Streaming<FromRelay>,
     publications: Publications,
     roster: Arc<Roster>,
+    leaving: Leaving,
     metrics: Arc<Metrics>,
     stopping: watch::Receiver<bool>,
 }
@@ -209,7 +219,12 @@ impl Stranger {
     }
 
     fn admit(self, greeting: Greeting) -> Conversation {
-        let Greeting { pod, active, build } = greeting;
+        let Greeting {
+            pod,
+            active,
+            build,
+            is_leaving,
+        } = greeting;
         info!(relay = %pod.fleet, pod = pod.name, build, peer = self.peer, "relay connected");
         let place = self.roster.join(pod.clone(), active);
         self.metrics.sync_streams.inc();
@@ -224,6 +239,8 @@ impl Stranger {
             until: Instant::now() + STREAM_AGE.mul_f64(1.0 + fastrand::f64()),
             from_relay: self.from_relay,
             publications: self.publications,
+            leaving: self.leaving,
+            is_leaving,
             metrics: self.metrics,
             stopping: self.stopping,
             _permit: self.permit,
@@ -248,6 +265,9 @@ struct Conversation {
     until: Instant,
     from_relay: Streaming<FromRelay>,
     publications: Publications,
+    leaving: Leaving,
+    /// Whether it knows that it is to go for good.
+    is_leaving: bool,
     metrics: Arc<Metrics>,
     stopping: watch::Receiver<bool>,
     _permit: OwnedSemaphorePermit,
@@ -269,8 +289,8 @@ impl Conversation {
     /// The next offer; `None` when the relay has hung up.
     async fn next(mut self) -> Result<Option<(ToRelay, Self)>, Status> {
         loop {
-            if let Some(offer) = self.offer() {
-                return Ok(Some((offer, self)));
+            if let Some(message) = self.leave().or_else(|| self.offer()) {
+                return Ok(Some((message, self)));
             }
             tokio::select! {
                 message = self.from_relay.message() => match message? {
@@ -281,6 +301,7 @@ impl Conversation {
                 changed = self.publications.changed() => if changed.is_err() {
                     return Err(Status::unavailable("the operator is stopping"));
                 },
+                Ok(()) = self.leaving.changed() => {}
                 () = sleep_until(self.until), if self.offered.is_none() => {
                     return Err(Status::unavailable("the stream is old: come again"));
                 }
@@ -293,6 +314,22 @@ impl Conversation {
                 }
             }
         }
+    }
+
+    // Says whether to go for good, if that is news.
+    fn leave(&mut self) -> Option<ToRelay> {
+        let leave = self
+            .leaving
+            .borrow_and_update()
+            .as_ref()?
+            .contains(&self.pod);
+        if std::mem::replace(&mut self.is_leaving, leave) == leave {
+            return None;
+        }
+        info!(relay = %self.pod.fleet, pod = self.pod.name, leave, "told whether to go for good");
+        Some(ToRelay {
+            message: Some(to_relay::Message::Leave(Leave { leave })),
+        })
     }
 
     fn offer(&mut self) -> Option<ToRelay> {

@@ -24,6 +24,7 @@ use tracing::{debug, warn};
 
 use crate::causes::causes;
 use crate::compile::Verdict;
+use crate::fleet::{self, Said, Size, Troubles};
 use crate::inputs::{Key, Kind};
 use crate::metrics::{Metrics, Outcome};
 use crate::publish::{Publication, Publications};
@@ -51,6 +52,7 @@ pub(crate) struct Report {
     pub(crate) stores: Arc<Stores>,
     pub(crate) publications: Publications,
     pub(crate) roster: Arc<Roster>,
+    pub(crate) fleets: Arc<Said>,
     pub(crate) metrics: Arc<Metrics>,
 }
 
@@ -80,6 +82,8 @@ struct Moment {
     now: Timestamp,
     /// Relays had the time to connect since this process began.
     is_settled: bool,
+    /// How many pods Relays have, and what is to be said of them.
+    fleets: BTreeMap<Key, (Option<Size>, Troubles)>,
 }
 
 impl Report {
@@ -139,9 +143,9 @@ impl Report {
         let moment = Moment {
             publication,
             view: self.roster.view(&self.stores.pods.all()),
-            // The one place where this program asks for the time of day.
             now: Timestamp::now(),
             is_settled,
+            fleets: self.fleets(),
         };
         let stores = &self.stores;
         [
@@ -155,6 +159,16 @@ impl Report {
         .into_iter()
         .flatten()
         .collect()
+    }
+
+    fn fleets(&self) -> BTreeMap<Key, (Option<Size>, Troubles)> {
+        let relays = self.stores.relays.all();
+        let fleets = relays.iter().map(|relay| {
+            let key = Key::of(Kind::Relay, relay.as_ref());
+            let troubles = self.fleets.troubles(&key);
+            (key, (fleet::size(relay, &self.stores), troubles))
+        });
+        fleets.collect()
     }
 
     /// Makes the writes, and says how many failed.
@@ -335,7 +349,17 @@ impl Moment {
             progress.degraded = standing.degraded;
             standing.health
         });
+        let fleet = self.fleets.get(key);
+        if let Some((_, troubles)) = fleet {
+            progress.degraded.clone_from(&troubles.not_applied);
+            progress.draining.clone_from(&troubles.draining);
+        }
         let mut status = desired::status(verdict, &progress, current, self.now);
+        if let Some((Some(size), _)) = fleet {
+            status.replicas = Some(size.replicas);
+            status.ready_replicas = Some(size.ready);
+            status.selector.clone_from(&size.selector);
+        }
         if let Some(published) = self.publication.fleets.get(key) {
             status.snapshot_version = published.version.to_string();
         }
@@ -345,7 +369,7 @@ impl Moment {
                 status.orphaned_spools = self.view.orphaned_spools(key);
             }
         } else if !verdict.fleets.is_empty() {
-            desired::keep_health(&mut status, current);
+            desired::keep_health(&mut status, current, key.kind);
         }
         status
     }

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crds::{Aggregator, Blocklist, Destination, RELAY_LABEL, Relay, Rewriter, Route};
 use futures::TryStreamExt as _;
 use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::api::Api;
 use kube::core::DeserializeGuard;
@@ -26,6 +27,7 @@ use tracing::{info, warn};
 
 use crate::causes::causes;
 use crate::endpoints::Services;
+use crate::fleet;
 use crate::inputs::{Inputs, Objects};
 use crate::metrics::Metrics;
 use crate::secrets::Secrets;
@@ -41,6 +43,9 @@ pub(crate) struct Stores {
     pub(crate) aggregators: Store<Aggregator>,
     /// Those of fleets: labelled with a Relay.
     pub(crate) pods: Store<Pod>,
+    /// Those that run fleets and were made by an operator.
+    pub(crate) stateful_sets: Store<StatefulSet>,
+    pub(crate) deployments: Store<Deployment>,
     /// Those that resources refer to. Not watched, but read.
     pub(crate) secrets: Secrets,
     /// Those that Destinations refer to, each watched for itself.
@@ -49,15 +54,18 @@ pub(crate) struct Stores {
     pub(crate) inputs_changed: Notify,
     /// Something that statuses speak of changed.
     pub(crate) report_changed: Notify,
+    /// What was made for a fleet is not as it was any more.
+    pub(crate) fleets_changed: Notify,
 }
 
 impl Stores {
-    /// Begins to fill the stores, with one task per kind in `tasks`.
+    /// Begins to fill the stores, with one task per kind in `tasks`; those of workloads only if this operator makes fleets.
     pub(crate) fn start(
         tasks: &mut JoinSet<anyhow::Result<()>>,
         client: &Client,
         namespace: Option<&str>,
         metrics: &Arc<Metrics>,
+        makes_fleets: bool,
     ) -> Arc<Self> {
         let stores = Arc::new(Self::default());
         let mut start = Start {
@@ -79,6 +87,14 @@ impl Stores {
             changed: |stores| &stores.report_changed,
             ..Kind::of("Pod", |stores| &stores.pods)
         });
+        if makes_fleets {
+            start.follow(Kind::of_workload("StatefulSet", |stores| {
+                &stores.stateful_sets
+            }));
+            start.follow(Kind::of_workload("Deployment", |stores| {
+                &stores.deployments
+            }));
+        }
         stores
     }
 
@@ -132,6 +148,14 @@ impl<K: ResourceExt> Kind<K> {
             prune: drop_managed_fields,
             store,
             changed: |stores| &stores.inputs_changed,
+        }
+    }
+
+    fn of_workload(name: &'static str, store: fn(&Stores) -> &Store<K>) -> Self {
+        Self {
+            config: watcher::Config::default().labels(&fleet::label()),
+            changed: |stores| &stores.fleets_changed,
+            ..Self::of(name, store)
         }
     }
 }
@@ -314,6 +338,7 @@ where
             // Publishing waits for the last kind to be listed, whichever that is.
             Change::List => {
                 stores.inputs_changed.notify_one();
+                stores.fleets_changed.notify_one();
                 stores.report_changed.notify_one();
             }
         }

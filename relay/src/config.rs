@@ -47,6 +47,10 @@ pub struct Config {
     #[arg(long, env = "CARBONWAY_STATE_DIR", value_name = "DIRECTORY")]
     pub state_dir: PathBuf,
 
+    /// Keeps nothing on disk that waits for a Destination: what has no room in memory is dropped and counted.
+    #[arg(long, env = "CARBONWAY_NO_SPOOL")]
+    pub no_spool: bool,
+
     /// The address that listeners bind to.
     #[arg(long, env = "CARBONWAY_LISTEN_ADDRESS", default_value_t = IpAddr::from(Ipv4Addr::UNSPECIFIED))]
     pub listen_address: IpAddr,

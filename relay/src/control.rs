@@ -10,10 +10,10 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use relay_proto::config_sync_client::ConfigSyncClient;
 use relay_proto::{
-    Answer, FromRelay, Hello, Message as _, ObjectError, ObjectRef, Offer, Report, SCHEMA,
+    Answer, FromRelay, Hello, Leave, Message as _, ObjectError, ObjectRef, Offer, Report, SCHEMA,
     SNAPSHOT_BYTES_MAX, Snapshot, Version, from_relay, to_relay,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -56,6 +56,7 @@ pub(crate) struct Client {
     hello: Hello,
     offers: mpsc::Sender<Offered>,
     reports: Reports,
+    leave: watch::Sender<bool>,
 }
 
 // Files, because what is in them changes.
@@ -84,12 +85,14 @@ impl Reply {
 }
 
 impl Client {
-    /// A client that speaks for `pod` of `relay`, which has these `reports`, and the offers that it will get.
+    /// A client that speaks for `pod` of `relay`, which has these `reports`, and the offers that it will get. `leave` says
+    /// whether the pod is to go for good.
     pub(crate) fn new(
         operator: Operator,
         relay: ObjectRef,
         pod: &str,
         reports: Reports,
+        leave: watch::Sender<bool>,
     ) -> anyhow::Result<(Self, mpsc::Receiver<Offered>)> {
         let Operator { address, ca, token } = operator;
         let endpoint = Endpoint::from_shared(address.clone())
@@ -106,6 +109,7 @@ impl Client {
             schema_max: SCHEMA,
             active_version: Vec::new(),
             build: env!("CARGO_PKG_VERSION").to_owned(),
+            leaving: false,
         };
         let (offers, receiver) = mpsc::channel(1);
         Ok((
@@ -116,6 +120,7 @@ impl Client {
                 hello,
                 offers,
                 reports,
+                leave,
             },
             receiver,
         ))
@@ -153,11 +158,18 @@ impl Client {
             let message = tokio::select! {
                 message = inbound.message() => {
                     let message = message?.ok_or_else(ended)?;
-                    let Some(to_relay::Message::Offer(offer)) = message.message else {
+                    match message.message {
+                        Some(to_relay::Message::Offer(offer)) => {
+                            from_relay::Message::Answer(self.take(offer).await?)
+                        }
+                        Some(to_relay::Message::Leave(Leave { leave })) => {
+                            self.hello.leaving = leave;
+                            self.leave.send_replace(leave);
+                            continue;
+                        }
                         // From a newer operator; what matters to this release comes as something it knows.
-                        continue;
-                    };
-                    from_relay::Message::Answer(self.take(offer).await?)
+                        None => continue,
+                    }
                 }
                 report = next_report(&mut self.reports) => from_relay::Message::Report(report),
             };

@@ -74,6 +74,7 @@ impl Watch {
             leaving: leaving.iter().map(|queue| queue.figures()).collect(),
             orphans,
             open_buckets: self.view.aggregates.counted().open_buckets,
+            has_left: self.view.has_left(),
         }
     }
 

@@ -36,6 +36,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -45,7 +46,7 @@ use relay_engine::{Explanation, Moment, Table};
 use relay_proto::{ObjectError, ObjectRef, Snapshot, Version};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinSet, spawn_blocking};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{info, warn};
 
 pub use admin::{bind_admin, serve_admin};
@@ -58,10 +59,14 @@ use crate::control::Offered;
 use crate::destinations::queue::Queue;
 use crate::destinations::spooler::directory_name;
 use crate::destinations::{Known, Means, New, Orphan, Registry};
-use crate::listen::{Listeners, Listening};
+use crate::listen::{Listeners, Listening, PrepareError, Prepared};
 use crate::plan::{ActivePlan, Plan};
 use crate::refused::RefusedLines;
 use crate::worker::{Phase, Workers};
+
+/// How long a relay that is to go for good still takes senders in after it said that it is not ready, so that load balancers
+/// know.
+const LEAVE_PAUSE: Duration = Duration::from_secs(5);
 
 /// How long a drain may take after its deadline, to count what is given up.
 const GIVE_UP_GRACE: Duration = Duration::from_secs(2);
@@ -87,6 +92,8 @@ pub struct Relay {
     reports: Reports,
     // Where spools are kept, if anywhere.
     spools: Option<Arc<PathBuf>>,
+    // Nobody is let in any more, for the pod is to go for good.
+    is_shut: bool,
     // Where open buckets are kept, if anywhere, and it is ours.
     checkpoint: Option<Checkpoint>,
     // The same, while another process has it.
@@ -104,6 +111,8 @@ pub struct View {
     shown: Arc<Mutex<Shown>>,
     refused: Arc<RefusedLines>,
     aggregates: Arc<aggregates::Figures>,
+    // The pod is to go for good.
+    is_leaving: Arc<AtomicBool>,
 }
 
 #[derive(Default)]
@@ -205,6 +214,7 @@ impl Relay {
             shown: Arc::default(),
             refused,
             aggregates: Arc::clone(&flusher.figures),
+            is_leaving: Arc::default(),
         };
         let spools = state_dir.map(|directory| Arc::new(directory.join("spools")));
         let (reports_out, reports) = watch::channel(None);
@@ -234,6 +244,7 @@ impl Relay {
             watch,
             reports,
             spools,
+            is_shut: false,
             checkpoint: state_dir.map(Checkpoint::new),
             awaited: JoinSet::new(),
             is_restored: false,
@@ -280,17 +291,14 @@ impl Relay {
                 };
                 errors.into_iter().map(say).collect::<Vec<_>>()
             })?;
-        let prepared = self
-            .listeners
-            .prepare(table.listeners(), self.listen_address)
-            .map_err(|error| {
-                let field = format!("listeners[{}].{}", error.listener, error.source.field());
-                vec![ObjectError {
-                    source: relay,
-                    field,
-                    message: error.source.to_string(),
-                }]
-            })?;
+        let prepared = self.prepare_listeners(&table).map_err(|error| {
+            let field = format!("listeners[{}].{}", error.listener, error.source.field());
+            vec![ObjectError {
+                source: relay,
+                field,
+                message: error.source.to_string(),
+            }]
+        })?;
         let faults = destinations::faults(table.destinations());
         if !faults.is_empty() {
             return Err(faults);
@@ -325,6 +333,44 @@ impl Relay {
         self.view.shown().listeners = self.listeners.active();
         info!(%version, "snapshot applied");
         Ok(())
+    }
+
+    fn prepare_listeners(&self, table: &Table) -> Result<Prepared, PrepareError> {
+        let wanted = match self.is_shut {
+            true => &[],
+            false => table.listeners(),
+        };
+        self.listeners.prepare(wanted, self.listen_address)
+    }
+
+    /// Does without a place on disk for what has no room in memory. To be called before the first snapshot is applied.
+    pub fn without_spool(self) -> Self {
+        Self {
+            spools: None,
+            ..self
+        }
+    }
+
+    /// Says whether this relay is to go for good: it is not ready then.
+    fn set_leaving(&self, leaving: bool) {
+        self.view.is_leaving.store(leaving, Ordering::Relaxed);
+    }
+
+    /// Lets nobody in any more, and lets those go who are there, once what they sent is read; or lets people in again.
+    fn set_shut(&mut self, shut: bool) {
+        if std::mem::replace(&mut self.is_shut, shut) == shut {
+            return;
+        }
+        match self.prepare_listeners(&self.plan.load().table) {
+            Ok(prepared) => {
+                self.listeners
+                    .commit(prepared, &self.workers, &self.connections.open);
+                self.view.shown().listeners = self.listeners.active();
+            }
+            Err(error) => {
+                warn!(%error, "cannot take senders in again; the next snapshot tries anew")
+            }
+        }
     }
 
     // Before the first line of the first table comes in, unless another process has yet to leave them.
@@ -453,7 +499,14 @@ async fn elsewhere<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static)
 impl View {
     /// Whether this relay takes lines: it has a snapshot and is not on its way out.
     pub fn is_ready(&self) -> bool {
-        self.plan.load().version.is_some() && *self.phase.borrow() == Phase::Running
+        self.plan.load().version.is_some()
+            && *self.phase.borrow() == Phase::Running
+            && !self.is_leaving.load(Ordering::Relaxed)
+    }
+
+    /// Whether this relay is to go for good, and nobody can connect to it any more.
+    pub(crate) fn has_left(&self) -> bool {
+        self.is_leaving.load(Ordering::Relaxed) && self.shown().listeners.is_empty()
     }
 
     /// Resolves when the relay has come to `phase`.
@@ -500,6 +553,9 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
         config.threads(),
         Some(&config.state_dir),
     )?;
+    if config.no_spool {
+        relay = relay.without_spool();
+    }
     let last_good = last_good::LastGood::new(&config.state_dir);
     if let Some((snapshot, version)) = last_good.load()? {
         info!(%version, "starting on the last good snapshot");
@@ -512,14 +568,30 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
         ca: config.operator_ca,
         token: config.token_file,
     };
+    let (leave, mut leaving) = watch::channel(false);
     let (client, mut offers) =
-        control::Client::new(operator, relay_ref, &config.pod, relay.reports())?;
+        control::Client::new(operator, relay_ref, &config.pod, relay.reports(), leave)?;
     let mut shutdown = std::pin::pin!(shutdown);
     let mut admin = std::pin::pin!(serve_admin(admin, relay.view(), axum::Router::new()));
     let mut client = std::pin::pin!(client.run(relay.version()));
+    // When to let nobody in any more.
+    let mut shut_at = None;
     loop {
         tokio::select! {
             () = &mut shutdown => break,
+            Ok(()) = leaving.changed() => {
+                let leave = *leaving.borrow_and_update();
+                info!(leave, "the operator says whether to go for good");
+                relay.set_leaving(leave);
+                shut_at = leave.then(|| Instant::now() + LEAVE_PAUSE);
+                if !leave {
+                    relay.set_shut(false);
+                }
+            }
+            () = sleep_until(shut_at.unwrap_or_else(Instant::now)), if shut_at.is_some() => {
+                shut_at = None;
+                relay.set_shut(true);
+            }
             served = &mut admin => return served.context("the admin port ended"),
             () = &mut client => anyhow::bail!("the operator's client ended"),
             () = relay.failed() => anyhow::bail!("a data thread ended"),

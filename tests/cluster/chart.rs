@@ -2,15 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Command;
 use std::{fs, iter};
 
-use harness::{Cluster, DEADLINE, Kubectl, Process, binary, eventually, get, own_address};
+use harness::{Cluster, Kubectl};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 use crate::helm::{Helm, Manifest, find, here_document, name};
-use crate::installation::{PODS, apply_server_side, arguments, relay_pod};
+use crate::installation::apply_server_side;
 
 #[test]
 fn the_charts_copies_of_the_crds_are_fresh() {
@@ -66,26 +64,10 @@ fn values_that_do_not_exist_or_cannot_be_are_refused_by_name() {
             json!({"operator": {"image": {"tagg": "x"}}}),
             "at '/operator/image'",
         ),
-        (
-            json!({"relay": {"listeners": [{"name": "a", "prot": 1}]}}),
-            "'prot' not allowed",
-        ),
-        (
-            json!({"relay": {"listeners": [{"name": "a", "port": 8080}]}}),
-            "/relay/listeners/0/port",
-        ),
         (json!({"log": {"level": "loud"}}), "at '/log/level'"),
         (
             json!({"relay": {"image": {"digest": "latest"}}}),
             "at '/relay/image/digest'",
-        ),
-        (
-            json!({"watch": {"namespace": "elsewhere"}}),
-            "install into \"elsewhere\", or set relay.enabled to false",
-        ),
-        (
-            json!({"relay": {"shutdown": {"preStopSeconds": 60}}}),
-            "relay.shutdown.gracePeriodSeconds must exceed",
         ),
     ] {
         let refusal = helm
@@ -161,6 +143,28 @@ fn the_operator_may_do_what_it_must_and_nothing_else() {
         },
         {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create"]},
         {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
+        {
+            "apiGroups": ["apps"],
+            "resources": ["statefulsets", "deployments"],
+            "verbs": ["get", "list", "watch", "create", "patch"],
+        },
+        {"apiGroups": ["apps"], "resources": ["statefulsets"], "verbs": ["delete"]},
+        {
+            "apiGroups": [""],
+            "resources": ["services", "serviceaccounts"],
+            "verbs": ["get", "create", "patch"],
+        },
+        {
+            "apiGroups": ["policy"],
+            "resources": ["poddisruptionbudgets"],
+            "verbs": ["get", "create", "patch"],
+        },
+        {
+            "apiGroups": ["networking.k8s.io"],
+            "resources": ["networkpolicies"],
+            "verbs": ["get", "create", "patch"],
+        },
+        {"apiGroups": [""], "resources": ["persistentvolumeclaims"], "verbs": ["list", "patch"]},
         {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]},
     ]);
     let own = json!([
@@ -211,7 +215,7 @@ fn the_operator_may_do_what_it_must_and_nothing_else() {
     assert_eq!(find(&namespaced, "Role", "operator")["rules"], rules);
     let of_secrets = |secrets: Value| {
         let manifests = helm.render("metrics", json!({"rbac": {"secrets": secrets}}));
-        find(&manifests, "ClusterRole", "operator")["rules"][8].clone()
+        find(&manifests, "ClusterRole", "operator")["rules"][14].clone()
     };
     assert_eq!(of_secrets(json!({"enabled": false})), Value::Null);
     let one = json!({
@@ -246,19 +250,17 @@ fn a_release_is_accepted_where_pods_must_be_restricted_and_applying_it_again_cha
         "metadata": {"name": "operator", "labels": template["metadata"]["labels"]},
         "spec": template["spec"],
     });
-    for pod in [operator_pod, relay_pod(&manifests, PODS[0])] {
-        assert_eq!(refusal(&kubectl, &pod), None);
-        // and the namespace does look
-        let mut privileged = pod;
-        privileged["spec"]["containers"][0]["securityContext"]["privileged"] = json!(true);
-        privileged["spec"]["containers"][0]["securityContext"]["allowPrivilegeEscalation"] =
-            json!(true);
-        let refusal = refusal(&kubectl, &privileged).expect("nobody may be privileged");
-        assert!(
-            refusal.contains("violates PodSecurity \"restricted"),
-            "{refusal}"
-        );
-    }
+    assert_eq!(refusal(&kubectl, &operator_pod), None);
+    // and the namespace does look
+    let mut privileged = operator_pod;
+    let context = &mut privileged["spec"]["containers"][0]["securityContext"];
+    context["privileged"] = json!(true);
+    context["allowPrivilegeEscalation"] = json!(true);
+    let refusal = refusal(&kubectl, &privileged).expect("nobody may be privileged");
+    assert!(
+        refusal.contains("violates PodSecurity \"restricted"),
+        "{refusal}"
+    );
 }
 
 fn versions(kubectl: &Kubectl, manifests: &[Manifest]) -> Vec<(String, Value)> {
@@ -305,33 +307,11 @@ fn whatever_the_values_the_api_server_accepts_what_comes_of_them() {
             "service": {"annotations": {"a": "b"}},
             "serviceAccount": {"annotations": {"a": "b"}},
         },
-        "relay": {
-            "name": "core",
-            "listeners": [{"name": "plain", "port": 2003}, {"name": "more", "port": 2103}],
-            "image": {"digest": format!("sha256:{}", "0".repeat(64))},
-            "persistence": {
-                "storageClassName": "fast",
-                "accessModes": ["ReadWriteOncePod"],
-                "whenDeleted": "Delete",
-            },
-            "service": {
-                "type": "LoadBalancer",
-                "externalTrafficPolicy": "Local",
-                "loadBalancerSourceRanges": ["10.0.0.0/8"],
-                "loadBalancerClass": "example.com/internal",
-            },
-            "podDisruptionBudget": {"maxUnavailable": "25%"},
-            "extraVolumes": [{"name": "out", "emptyDir": {}}],
-            "extraVolumeMounts": [{"name": "out", "mountPath": "/out"}],
-            "topologySpreadConstraints": [],
-        },
-    });
-    let ephemeral = json!({
-        "relay": {"persistence": {"enabled": false}, "podDisruptionBudget": {"enabled": false}},
+        "relay": {"image": {"digest": format!("sha256:{}", "0".repeat(64))}},
     });
     let operator_alone = json!({"relay": {"enabled": false}, "rbac": {"create": false}});
     let without_crds = iter::once(json!({"crds": {"enabled": false}}));
-    for mut values in without_crds.chain([everything, ephemeral, operator_alone]) {
+    for mut values in without_crds.chain([everything, operator_alone]) {
         values["crds"] = json!({"enabled": false});
         for Manifest { template, object } in helm.render("chart-values", values.clone()) {
             assert_eq!(refusal(&kubectl, &object), None, "{template} with {values}");
@@ -345,21 +325,11 @@ fn the_notes_give_manifests_that_can_be_applied() {
         return;
     };
     let kubectl = cluster.namespace("chart-notes");
-    let listeners = json!([{"name": "a", "port": 2003}, {"name": "b", "port": 2103}]);
-    let values = json!({"relay": {"name": "core", "listeners": listeners}});
-    let release = json!({"name": "cw", "namespace": "chart-notes", "values": values});
+    let release = json!({"name": "cw", "namespace": "chart-notes", "values": {}});
     let templates = helm.call("render", release).unwrap();
     let notes = templates["carbonway/templates/NOTES.txt"].as_str().unwrap();
     kubectl.apply(&here_document(notes));
-    let relay = kubectl.get(&["relay", "core"]);
-    let listeners = relay["spec"]["listeners"].as_array().unwrap().iter();
-    let ports: Vec<_> = listeners
-        .map(|listener| (&listener["name"], &listener["port"]))
-        .collect();
-    assert_eq!(
-        ports,
-        [(&json!("a"), &json!(2003)), (&json!("b"), &json!(2103))]
-    );
+    kubectl.get(&["relay", "edge"]);
     let route = kubectl.get(&["route", "everything"]);
     let destination = route["spec"]["destinations"][0]["name"].as_str().unwrap();
     kubectl.get(&["destination", destination]);
@@ -369,33 +339,4 @@ fn the_notes_give_manifests_that_can_be_applied() {
     ] {
         assert!(notes.contains(line), "no '{line}' in {notes}");
     }
-}
-
-#[test]
-fn the_relay_takes_the_arguments_of_its_pods() {
-    let Some(helm) = Helm::find() else { return };
-    let manifests = helm.render("metrics", json!({}));
-    let (address, state) = (own_address(), TempDir::new().unwrap());
-    let arguments = arguments(find(&manifests, "StatefulSet", "-relay"))
-        .into_iter()
-        .map(|argument| {
-            argument
-                .replace("0.0.0.0", &address.to_string())
-                .replace("$(NAMESPACE)", "metrics")
-                .replace("$(POD_NAME)", PODS[0])
-                .replace("/var/lib/carbonway", &state.path().to_string_lossy())
-                .replace("cw-carbonway-operator", &address.to_string())
-        });
-    let mut relay = Process::start(Command::new(binary("carbonway-relay")).args(arguments));
-    eventually(DEADLINE, "the relay to live", || {
-        assert_eq!(relay.exited(), None);
-        let response = get((address, 8080).into(), "/livez").map_err(|error| error.to_string())?;
-        if response.status == 200 {
-            Ok(())
-        } else {
-            Err(response.body)
-        }
-    });
-    // without a configuration it must not get lines
-    assert_eq!(get((address, 8080).into(), "/readyz").unwrap().status, 503);
 }

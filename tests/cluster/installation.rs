@@ -1,8 +1,8 @@
 //! Carbonway in a namespace of a real API server, as the chart installs it.
 //!
 //! The operator is the real process, with the arguments of the chart's Deployment, the token of its service account and the
-//! chart's RBAC: no more rights than it would have. There is no kubelet, so a relay pod is two things here: a Pod from the
-//! chart's template, which the API server knows, and a real relay process, which works.
+//! chart's RBAC: no more rights than it would have. There is no kubelet, and in most tests nobody who makes pods, so a relay pod
+//! is two things here: a Pod, which the API server knows, and a real relay process, which works.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -51,6 +51,7 @@ impl Installation {
         let deployment = find(&manifests, "Deployment", "-operator");
         let account = deployment["spec"]["template"]["spec"]["serviceAccountName"].as_str();
         let account = account.expect("the operator has a service account");
+        kubectl.run(&["create", "serviceaccount", ACCOUNT]);
         let mut installation = Self {
             operator: None,
             operator_address: own_address(),
@@ -104,7 +105,12 @@ impl Installation {
 
     /// Makes the pod of a relay, which does not run yet.
     pub(crate) fn make_pod(&self, name: &str) {
-        self.kubectl.create(&relay_pod(&self.manifests, name));
+        self.kubectl.create(&relay_pod(name));
+        self.say_that_a_pod_runs(name);
+    }
+
+    /// Says of a pod what its kubelet would.
+    pub(crate) fn say_that_a_pod_runs(&self, name: &str) {
         let status = json!({"status": {
             "phase": "Running",
             "conditions": [{"type": "Ready", "status": "True"}],
@@ -172,7 +178,7 @@ impl Installation {
         })
     }
 
-    /// Both relays of the chart: their pods are made and their processes started.
+    /// Two relays: their pods are made and their processes started.
     pub(crate) fn start_relays(&self) -> [RelayProcess; 2] {
         PODS.map(|pod| {
             self.make_pod(pod);
@@ -201,8 +207,11 @@ impl Installation {
     }
 }
 
-/// The pods of the chart's StatefulSet.
-pub(crate) const PODS: [&str; 2] = ["cw-carbonway-relay-0", "cw-carbonway-relay-1"];
+/// The pods of most tests.
+pub(crate) const PODS: [&str; 2] = ["relay-a", "relay-b"];
+
+/// Their service account.
+const ACCOUNT: &str = "relays";
 
 const PATIENCE: &str = "--timeout=30s";
 
@@ -249,17 +258,23 @@ pub(crate) fn arguments(workload: &Value) -> Vec<String> {
     arguments.iter().map(text).collect()
 }
 
-/// A pod as the chart's StatefulSet would make it; the volume is not claimed, as nobody would provide it.
-pub(crate) fn relay_pod(manifests: &[Manifest], name: &str) -> Value {
-    let template = &find(manifests, "StatefulSet", "-relay")["spec"]["template"];
-    let mut pod = json!({
+// A pod of the Relay edge that nobody but a test has made.
+fn relay_pod(name: &str) -> Value {
+    json!({
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": name, "labels": template["metadata"]["labels"]},
-        "spec": template["spec"],
-    });
-    let volumes = pod["spec"]["volumes"].as_array_mut();
-    let volumes = volumes.expect("there are the CA and the token");
-    volumes.push(json!({"name": "state", "emptyDir": {}}));
-    pod
+        "metadata": {"name": name, "labels": {"carbonway.io/relay": "edge"}},
+        "spec": {
+            "serviceAccountName": ACCOUNT,
+            "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [{
+                "name": "relay",
+                "image": "carbonway/relay",
+                "securityContext": {
+                    "allowPrivilegeEscalation": false,
+                    "capabilities": {"drop": ["ALL"]},
+                },
+            }],
+        },
+    })
 }

@@ -12,6 +12,7 @@
 mod bad_objects;
 mod chart;
 mod double;
+mod fleets;
 mod flow;
 mod helm;
 mod installation;

@@ -92,7 +92,7 @@ fn a_relay_that_is_gone_is_missed_until_its_pod_is_gone_too() {
     let ready = installation.condition("route/all", "Ready");
     assert_eq!(ready.message, "active on 1/1 relay pods");
 
-    let third = "cw-carbonway-relay-2";
+    let third = "relay-c";
     installation.make_pod(third);
     let mut third = installation.start_relay(third);
     third.wait_until_ready();

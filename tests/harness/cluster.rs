@@ -1,5 +1,5 @@
-//! A Kubernetes API: a real etcd and a real kube-apiserver, and nothing else. No kubelet, so nobody runs pods; no controllers,
-//! so nobody makes them or empties a namespace.
+//! A Kubernetes API: a real etcd and a real kube-apiserver, and for some tests a real kube-controller-manager, which makes pods,
+//! binds volumes and collects garbage. No kubelet, so nobody runs pods.
 //!
 //! The programs are looked for as envtest does it: in $KUBEBUILDER_ASSETS, then in /usr/local/kubebuilder/bin; etcd and
 //! kubectl also in $PATH. etcd 3.4 will do: the API server asks it what it can, and goes without watch progress.
@@ -61,6 +61,21 @@ impl Cluster {
         Some(Self::start(&programs.ok()?))
     }
 
+    /// A cluster for one test, with the CRDs, and with a kube-controller-manager. `None`, with a message, on a machine that has
+    /// none.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub fn with_controllers() -> Option<Self> {
+        let found = Programs::find().and_then(Programs::with_controllers);
+        if let Err(why) = &found {
+            skip(why);
+        }
+        let cluster = Self::start(&found.ok()?);
+        cluster.install_crds();
+        Some(cluster)
+    }
+
     /// kubectl, as the cluster's administrator.
     pub fn admin(&self) -> Kubectl {
         Kubectl::new(&self.kubectl, &self.directory, "admin.kubeconfig")
@@ -112,6 +127,7 @@ impl Cluster {
             .args(["-c", include_str!("cluster/start.sh"), "start.sh"])
             .args([&programs.etcd, &programs.apiserver, &directory])
             .arg(&address)
+            .args(&programs.controllers)
             .stdin(Stdio::piped())
             .spawn()
             .expect("there is a shell");
@@ -144,7 +160,8 @@ impl Cluster {
             let lines: Vec<_> = lines.into_iter().rev().collect();
             format!("---- the end of {name}\n{}\n", lines.join("\n"))
         };
-        tail("etcd.log") + &tail("kube-apiserver.log")
+        let logs = ["etcd.log", "kube-apiserver.log", "controllers.log"];
+        logs.map(tail).concat()
     }
 
     fn install_crds(&self) {
@@ -202,6 +219,7 @@ struct Programs {
     etcd: PathBuf,
     apiserver: PathBuf,
     kubectl: PathBuf,
+    controllers: Option<PathBuf>,
 }
 
 impl Programs {
@@ -215,7 +233,20 @@ impl Programs {
             apiserver,
             etcd: find("etcd", &directories)?,
             kubectl: find("kubectl", &directories)?,
+            controllers: None,
         })
+    }
+
+    fn with_controllers(self) -> Result<Self, String> {
+        // beside the API server, whose release it must be of
+        let path = self.apiserver.with_file_name("kube-controller-manager");
+        match path.is_file() {
+            true => Ok(Self {
+                controllers: Some(path),
+                ..self
+            }),
+            false => Err(format!("{} not found", path.display())),
+        }
     }
 }
 

@@ -304,6 +304,7 @@ mod tests {
             schema_max: 1,
             active_version: active.to_vec(),
             build: "test".into(),
+            leaving: false,
         }
     }
 

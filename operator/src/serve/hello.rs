@@ -15,6 +15,8 @@ pub(super) struct Greeting {
     /// What the relay runs.
     pub(super) active: Option<Version>,
     pub(super) build: String,
+    /// It was told to go for good.
+    pub(super) is_leaving: bool,
 }
 
 impl Greeting {
@@ -47,6 +49,7 @@ impl Greeting {
                 name: hello.pod,
             },
             active,
+            is_leaving: hello.leaving,
             build: hello.build.chars().take(NAME_BYTES_MAX).collect(),
         })
     }

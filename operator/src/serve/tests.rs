@@ -10,6 +10,7 @@ use tonic::Code;
 use super::*;
 use crate::conditions::Progress;
 use crate::fixture::{ALL, GRAPHITE, RELAY, apply};
+use crate::fleet::Said;
 use crate::inputs::{Key, Kind};
 use crate::publish::{Publication, publication};
 
@@ -195,6 +196,7 @@ impl Operator {
             None,
             published,
             Arc::clone(&roster),
+            Said::new().leaving(),
             Arc::clone(&metrics),
             stopping.clone(),
         );
@@ -281,7 +283,7 @@ impl Relay {
         let heard = timeout(DEADLINE, self.hear.message()).await;
         match heard.expect("an offer in time").unwrap().unwrap().message {
             Some(to_relay::Message::Offer(offer)) => offer,
-            None => panic!("an empty message"),
+            other => panic!("not an offer: {other:?}"),
         }
     }
 
@@ -312,6 +314,7 @@ fn hello(pod: &str, active: Option<Version>) -> Hello {
         schema_max: SCHEMA,
         active_version: active.map_or(Vec::new(), |version| version.as_bytes().to_vec()),
         build: "test".into(),
+        leaving: false,
     }
 }
 

@@ -7,6 +7,7 @@ use kube::runtime::events::{Event, EventType};
 
 use crate::compile::Verdict;
 use crate::conditions::{Progress, conditions};
+use crate::inputs::Kind;
 
 /// An event's text, in bytes; the API takes no more.
 const NOTE_BYTES_MAX: usize = 1024;
@@ -54,15 +55,21 @@ pub(super) fn status(
             false => progress.to_string(),
         },
         snapshot_version: String::new(),
+        replicas: None,
+        ready_replicas: None,
+        selector: String::new(),
         health: None,
         orphaned_spools: None,
     }
 }
 
 /// Leaves what relay pods said as it was last told.
-pub(super) fn keep_health(status: &mut Status, current: &Status) {
+pub(super) fn keep_health(status: &mut Status, current: &Status, kind: Kind) {
     status.health.clone_from(&current.health);
     status.orphaned_spools.clone_from(&current.orphaned_spools);
+    if kind != Kind::Destination {
+        return;
+    }
     let is_degraded = |condition: &Condition| condition.type_ == ConditionType::Degraded.as_str();
     status
         .conditions
@@ -81,6 +88,7 @@ pub(super) fn is_same(a: &Status, b: &Status) -> bool {
     a.observed_generation == b.observed_generation
         && a.programmed_pods == b.programmed_pods
         && a.snapshot_version == b.snapshot_version
+        && size(a) == size(b)
         && timeless(a.health.as_ref()) == timeless(b.health.as_ref())
         && a.orphaned_spools == b.orphaned_spools
         && have_same_conditions(a, b)
@@ -96,9 +104,14 @@ pub(super) fn is_about_figures_alone(current: &Status, desired: &Status) -> bool
     current.observed_generation == desired.observed_generation
         && current.programmed_pods == desired.programmed_pods
         && current.snapshot_version == desired.snapshot_version
+        && size(current) == size(desired)
         && pods(current) == pods(desired)
         && orphans(current) == orphans(desired)
         && have_same_conditions(current, desired)
+}
+
+fn size(status: &Status) -> (Option<i32>, Option<i32>, &str) {
+    (status.replicas, status.ready_replicas, &status.selector)
 }
 
 // The same failure a moment later is no news.

@@ -32,6 +32,7 @@ pub(super) struct Sample {
     pub(super) leaving: Vec<Figures>,
     pub(super) orphans: Vec<Orphan>,
     pub(super) open_buckets: usize,
+    pub(super) has_left: bool,
 }
 
 /// What has to be remembered from sample to sample.
@@ -90,6 +91,7 @@ impl Observer {
             spooled_lines: rounded(lines),
             spooled_bytes: rounded(if lines > 0 { bytes } else { 0 }),
             drained: self.is_drained(now, sample),
+            left: sample.has_left,
             orphaned_spools: listed.collect(),
             orphaned_spools_count: orphans.len() as u64,
             orphaned_spools_bytes: rounded(orphans.iter().map(|o| o.survey.bytes).sum()),

@@ -1,6 +1,6 @@
 # Runs etcd and kube-apiserver until standard input ends, which it does when the test process is gone, however it went.
-# Arguments: the programs, a directory of its own, and an address of its own.
-etcd=$1 apiserver=$2 directory=$3 address=$4
+# Arguments: the programs, a directory of its own, an address of its own, and kube-controller-manager if it is to run too.
+etcd=$1 apiserver=$2 directory=$3 address=$4 controllers=$5
 
 tidy_up() {
 	kill -KILL $running 2>/dev/null
@@ -27,5 +27,15 @@ running=$!
 	--service-cluster-ip-range 10.77.0.0/24 --allow-privileged \
 	>"$directory/kube-apiserver.log" 2>&1 &
 running="$running $!"
+
+# It needs the certificate that the API server makes, and waits for the rest of it by itself.
+if [ -n "$controllers" ]; then
+	(
+		until [ -s "$directory/certificates/apiserver.crt" ] && [ -s "$directory/admin.kubeconfig" ]; do sleep 0.1; done
+		exec "$controllers" --kubeconfig "$directory/admin.kubeconfig" --bind-address "$address" --cert-dir "$directory/controllers" \
+			--service-account-private-key-file "$directory/service-accounts.key" --leader-elect=false
+	) >"$directory/controllers.log" 2>&1 &
+	running="$running $!"
+fi
 
 read -r _

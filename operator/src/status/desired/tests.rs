@@ -119,7 +119,7 @@ fn health_that_is_not_known_yet_stays_as_it_was_told() {
     };
     let mut unknown = status(&verdict(1), &progress(2, 2), &told, at(2));
     assert!(!is_same(&told, &unknown));
-    keep_health(&mut unknown, &told);
+    keep_health(&mut unknown, &told, Kind::Destination);
     assert!(is_same(&told, &unknown));
 }
 
@@ -155,8 +155,7 @@ fn progress(pods: usize, active: usize) -> Progress {
     Progress {
         pods,
         active,
-        rejection: None,
-        degraded: None,
+        ..Progress::default()
     }
 }
 

@@ -428,6 +428,9 @@ pub struct Hello {
     /// The relay's release, for people.
     #[prost(string, tag = "5")]
     pub build: ::prost::alloc::string::String,
+    /// It was told to leave, and not yet to stay.
+    #[prost(bool, tag = "6")]
+    pub leaving: bool,
 }
 /// What the relay did with an offer.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -480,6 +483,9 @@ pub struct Report {
     /// Their bytes on disk, all of them.
     #[prost(uint64, tag = "7")]
     pub orphaned_spools_bytes: u64,
+    /// The relay was told to leave, and nobody can connect to it any more.
+    #[prost(bool, tag = "8")]
+    pub left: bool,
 }
 /// How things stand with one destination.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -530,7 +536,7 @@ pub struct OrphanedSpool {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ToRelay {
-    #[prost(oneof = "to_relay::Message", tags = "1")]
+    #[prost(oneof = "to_relay::Message", tags = "1, 3")]
     pub message: ::core::option::Option<to_relay::Message>,
 }
 /// Nested message and enum types in `ToRelay`.
@@ -539,7 +545,17 @@ pub mod to_relay {
     pub enum Message {
         #[prost(message, tag = "1")]
         Offer(super::Offer),
+        #[prost(message, tag = "3")]
+        Leave(super::Leave),
     }
+}
+/// Whether the relay's pod is to go for good. One that is says so by not being ready, takes nobody in a little later, lets those
+/// go who are there once it has read what they sent, and goes on handing over what waits: the report tells when nothing does.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Leave {
+    /// False: it stays after all.
+    #[prost(bool, tag = "1")]
+    pub leave: bool,
 }
 /// A snapshot to run on.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -233,6 +233,7 @@ fn sample(known: &[&Connected]) -> Sample {
         leaving: Vec::new(),
         orphans: Vec::new(),
         open_buckets: 0,
+        has_left: false,
     }
 }
 
