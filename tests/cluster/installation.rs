@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use harness::{
-    Cluster, Credentials, DEADLINE, Fleet, Kubectl, Process, RelayProcess, binary, eventually, get,
-    own_address,
+    Cluster, Credentials, DEADLINE, Fleet, Kubectl, Metrics, Process, RelayProcess, binary,
+    eventually, get, own_address,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -24,6 +24,8 @@ pub(crate) struct Installation {
     pub(crate) kubectl: Kubectl,
     operator: Option<Process>,
     operator_address: Ipv4Addr,
+    // What relays call the operator.
+    service: Ipv4Addr,
     kubeconfig: PathBuf,
     manifests: Vec<Manifest>,
     state: TempDir,
@@ -52,9 +54,11 @@ impl Installation {
         let account = deployment["spec"]["template"]["spec"]["serviceAccountName"].as_str();
         let account = account.expect("the operator has a service account");
         kubectl.run(&["create", "serviceaccount", ACCOUNT]);
+        let operator_address = own_address();
         let mut installation = Self {
             operator: None,
-            operator_address: own_address(),
+            operator_address,
+            service: operator_address,
             kubeconfig: cluster.kubeconfig_of(kubectl.namespace(), account),
             kubectl,
             manifests,
@@ -67,7 +71,28 @@ impl Installation {
 
     /// Starts the operator, without waiting for anything.
     pub(crate) fn start_operator(&mut self) {
-        let address = self.operator_address;
+        let operator = self.operator_at(self.operator_address, "cw-carbonway-operator-0");
+        self.operator = Some(operator);
+    }
+
+    /// Starts another operator of the Deployment, and says where it is.
+    pub(crate) fn start_another_operator(&self, name: &str) -> (Ipv4Addr, Process) {
+        let address = own_address();
+        (address, self.operator_at(address, name))
+    }
+
+    /// Has relays that are started from now on call the operator by another address, and operators be known by it.
+    pub(crate) fn call_operators(&mut self, service: Ipv4Addr) {
+        self.service = service;
+    }
+
+    /// Where the operator is.
+    pub(crate) fn operator(&mut self) -> (Ipv4Addr, Process) {
+        let operator = self.operator.take().expect("an operator was started");
+        (self.operator_address, operator)
+    }
+
+    fn operator_at(&self, address: Ipv4Addr, name: &str) -> Process {
         let deployment = find(&self.manifests, "Deployment", "-operator");
         let arguments = arguments(deployment)
             .into_iter()
@@ -76,10 +101,15 @@ impl Installation {
         command
             .args(arguments)
             // what relays call it here
-            .arg(format!("--tls-names={address}"))
+            .arg(format!("--tls-names={}", self.service))
             .env("KUBECONFIG", &self.kubeconfig)
-            .env("POD_NAME", "cw-carbonway-operator-0");
-        self.operator = Some(Process::start(&mut command));
+            .env("POD_NAME", name);
+        Process::start(&mut command)
+    }
+
+    /// A count of the operator, summed over its labels but for those that are given.
+    pub(crate) fn operator_count(&self, metric: &str, labels: &[(&str, &str)]) -> u64 {
+        operator_count(self.operator_address, metric, labels)
     }
 
     /// Waits until the operator says that it is ready.
@@ -141,7 +171,7 @@ impl Installation {
         };
         let (ca, token) = (file("ca.crt", &self.ca()), file("token", token));
         RelayProcess::start_in(Fleet {
-            operator: (self.operator_address, 8090).into(),
+            operator: (self.service, 8090).into(),
             relay: &format!("{}/edge", self.kubectl.namespace()),
             pod,
             state: &self.state.path().join(pod),
@@ -207,11 +237,19 @@ impl Installation {
     }
 }
 
+/// A figure of the operator at `address`; 0 if it does not say.
+pub(crate) fn operator_count(address: Ipv4Addr, metric: &str, labels: &[(&str, &str)]) -> u64 {
+    let metrics = get((address, 8080).into(), "/metrics").map(|response| response.body);
+    let metrics = metrics.ok().and_then(|text| Metrics::parse(&text).ok());
+    let figure = metrics.and_then(|metrics| metrics.get(metric, labels));
+    figure.unwrap_or_default() as u64
+}
+
 /// The pods of most tests.
 pub(crate) const PODS: [&str; 2] = ["relay-a", "relay-b"];
 
 /// Their service account.
-const ACCOUNT: &str = "relays";
+pub(crate) const ACCOUNT: &str = "relays";
 
 const PATIENCE: &str = "--timeout=30s";
 

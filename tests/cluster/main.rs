@@ -19,3 +19,4 @@ mod installation;
 mod outage;
 mod release;
 mod schema;
+mod trust;
