@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! relay ──Hello(relay, pod, active version)──▶   same version as published: acknowledged, nothing is sent
-//!       ◀──Offer(nonce, version, snapshot)────   else; and whenever something new is published
+//!       ◀──Offer(nonce, version, parts), Parts   else, as it differs from the active one; and whenever something new is published
 //!       ──Answer(nonce, version, errors)─────▶   no errors: acknowledged; else refused, and offered again in a while
 //!       ◀──Leave─────────────────────────────    whether its pod is to go for good; when that changes
 //!       ──Report─────────────────────────────▶   how destinations stand; whenever that changes
@@ -12,6 +12,7 @@
 //! A fleet that does not exist (yet) is waited for. A stream has no task of its own: tonic polls it with its connection,
 //! and drops it, and its place in the roster, when the peer goes away.
 
+mod deltas;
 mod hello;
 
 use std::collections::BTreeSet;
@@ -22,9 +23,7 @@ use std::time::Duration;
 
 use futures::{Stream, TryStreamExt as _, stream};
 use relay_proto::config_sync_server::{ConfigSync, ConfigSyncServer};
-use relay_proto::{
-    Answer, FromRelay, Leave, Offer, SNAPSHOT_BYTES_MAX, ToRelay, Version, from_relay, to_relay,
-};
+use relay_proto::{Answer, Delta, FromRelay, Leave, ToRelay, Version, from_relay, to_relay};
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
@@ -34,10 +33,11 @@ use tonic::transport::server::{Server, TcpIncoming};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{info, warn};
 
+use deltas::Deltas;
 use hello::Greeting;
 
 use crate::metrics::{Metrics, Outcome};
-use crate::publish::{Publications, Published};
+use crate::publish::{Publication, Publications, Published};
 use crate::roster::{Place, RelayPod, Roster};
 use crate::run::stopped;
 use crate::trust::{self, Certificate, Gate};
@@ -67,10 +67,7 @@ pub(crate) async fn run(
     service: Sync,
     mut stopping: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
-    let service = ConfigSyncServer::new(service)
-        .max_decoding_message_size(FROM_RELAY_BYTES_MAX)
-        // The offer around the snapshot is a nonce, a digest and three lengths.
-        .max_encoding_message_size(SNAPSHOT_BYTES_MAX + 1024);
+    let service = ConfigSyncServer::new(service).max_decoding_message_size(FROM_RELAY_BYTES_MAX);
     let server = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
@@ -103,6 +100,7 @@ pub(crate) struct Sync {
     publications: Publications,
     roster: Arc<Roster>,
     leaving: Leaving,
+    deltas: Arc<Deltas>,
     metrics: Arc<Metrics>,
     stopping: watch::Receiver<bool>,
     places: Arc<Semaphore>,
@@ -125,6 +123,7 @@ impl Sync {
             publications,
             roster,
             leaving,
+            deltas: Arc::default(),
             metrics,
             stopping,
             places: Arc::new(Semaphore::new(STREAMS_MAX)),
@@ -155,6 +154,7 @@ impl ConfigSync for Sync {
             publications: self.publications.clone(),
             roster: Arc::clone(&self.roster),
             leaving: self.leaving.clone(),
+            deltas: Arc::clone(&self.deltas),
             metrics: Arc::clone(&self.metrics),
             stopping: self.stopping.clone(),
         };
@@ -172,6 +172,7 @@ struct Stranger {
     publications: Publications,
     roster: Arc<Roster>,
     leaving: Leaving,
+    deltas: Arc<Deltas>,
     metrics: Arc<Metrics>,
     stopping: watch::Receiver<bool>,
 }
@@ -240,6 +241,8 @@ impl Stranger {
             from_relay: self.from_relay,
             publications: self.publications,
             leaving: self.leaving,
+            deltas: self.deltas,
+            is_whole: false,
             is_leaving,
             metrics: self.metrics,
             stopping: self.stopping,
@@ -266,6 +269,9 @@ struct Conversation {
     from_relay: Streaming<FromRelay>,
     publications: Publications,
     leaving: Leaving,
+    deltas: Arc<Deltas>,
+    /// What it is sent next builds on nothing, for it refused something.
+    is_whole: bool,
     /// Whether it knows that it is to go for good.
     is_leaving: bool,
     metrics: Arc<Metrics>,
@@ -277,6 +283,20 @@ struct Offered {
     nonce: u64,
     revision: u64,
     version: Version,
+    delta: Arc<Delta>,
+    /// Messages of it that were sent.
+    sent: usize,
+}
+
+impl Offered {
+    // What has yet to be sent of it.
+    fn more(&mut self) -> Option<ToRelay> {
+        let parts = self.delta.more(self.sent)?;
+        self.sent += 1;
+        Some(ToRelay {
+            message: Some(to_relay::Message::Parts(parts)),
+        })
+    }
 }
 
 /// What is not to be offered for a while.
@@ -289,7 +309,8 @@ impl Conversation {
     /// The next offer; `None` when the relay has hung up.
     async fn next(mut self) -> Result<Option<(ToRelay, Self)>, Status> {
         loop {
-            if let Some(message) = self.leave().or_else(|| self.offer()) {
+            let rest = self.offered.as_mut().and_then(Offered::more);
+            if let Some(message) = rest.or_else(|| self.leave()).or_else(|| self.offer()) {
                 return Ok(Some((message, self)));
             }
             tokio::select! {
@@ -336,7 +357,7 @@ impl Conversation {
         if self.offered.is_some() {
             return None;
         }
-        let published = self.newest()?;
+        let (publication, published) = self.newest()?;
         let version = published.version;
         if self.active == Some(version) {
             self.acknowledge(published.revision, version);
@@ -347,28 +368,32 @@ impl Conversation {
             return None;
         }
         self.nonce += 1;
+        let base = self.active.filter(|_| !std::mem::take(&mut self.is_whole));
+        let delta = self
+            .deltas
+            .get(&publication, &self.pod.fleet, &published, base);
+        let offer = delta.offer(self.nonce);
         self.offered = Some(Offered {
             nonce: self.nonce,
             revision: published.revision,
             version,
+            delta,
+            sent: 1,
         });
         self.metrics.sync_offers.inc();
         Some(ToRelay {
-            message: Some(to_relay::Message::Offer(Offer {
-                nonce: self.nonce,
-                version: version.as_bytes().to_vec(),
-                snapshot: published.encoded.clone(),
-            })),
+            message: Some(to_relay::Message::Offer(offer)),
         })
     }
 
-    fn newest(&mut self) -> Option<Arc<Published>> {
-        let publication = self.publications.borrow_and_update();
-        publication
-            .as_ref()?
-            .fleets
-            .get(&self.pod.fleet)
-            .map(Arc::clone)
+    fn newest(&mut self) -> Option<(Arc<Publication>, Arc<Published>)> {
+        let publication = self
+            .publications
+            .borrow_and_update()
+            .as_ref()
+            .map(Arc::clone)?;
+        let published = publication.fleets.get(&self.pod.fleet).map(Arc::clone)?;
+        Some((publication, published))
     }
 
     fn acknowledge(&mut self, revision: u64, version: Version) {
@@ -418,6 +443,8 @@ impl Conversation {
             errors.truncate(ERRORS_MAX);
             warn!(%relay, pod, %version, revision, error = %errors[0], "snapshot refused");
             self.metrics.answered(Outcome::Failure);
+            // A part that is wrong would be so again.
+            self.is_whole = true;
             self.refused = Some(Refused {
                 version,
                 until: Instant::now() + REFUSED_PAUSE,

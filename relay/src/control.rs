@@ -10,8 +10,8 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use relay_proto::config_sync_client::ConfigSyncClient;
 use relay_proto::{
-    Answer, FromRelay, Hello, Leave, Message as _, ObjectError, ObjectRef, Offer, Report, SCHEMA,
-    SNAPSHOT_BYTES_MAX, Snapshot, Version, from_relay, to_relay,
+    Answer, Assembly, Damage, FromRelay, Hello, Leave, Message as _, ObjectError, ObjectRef, Parts,
+    Report, SCHEMA, Snapshot, ToRelay, Version, from_relay, to_relay,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -35,8 +35,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Room in a message beside the snapshot.
-const MESSAGE_OVERHEAD_BYTES: usize = 1 << 10;
+/// The largest message that is taken.
+const MESSAGE_BYTES_MAX: usize = 1 << 20;
 
 /// Where the operator is, and what this relay shows it.
 pub(crate) struct Operator {
@@ -57,6 +57,10 @@ pub(crate) struct Client {
     offers: mpsc::Sender<Offered>,
     reports: Reports,
     leave: watch::Sender<bool>,
+    // What is running.
+    active: Option<(Version, Bytes)>,
+    // An offer that has yet to come whole.
+    arriving: Option<Assembly>,
 }
 
 // Files, because what is in them changes.
@@ -121,13 +125,15 @@ impl Client {
                 offers,
                 reports,
                 leave,
+                active: None,
+                arriving: None,
             },
             receiver,
         ))
     }
 
-    /// Stays in touch. `active` is the version that is running at first. Does not end while the offers are received.
-    pub(crate) async fn run(mut self, active: Option<Version>) {
+    /// Stays in touch. `active` is the encoded snapshot that is running at first. Does not end while the offers are received.
+    pub(crate) async fn run(mut self, active: Option<(Version, Bytes)>) {
         self.set_active(active);
         let mut back_off = BACK_OFF_MIN;
         while !self.offers.is_closed() {
@@ -154,20 +160,13 @@ impl Client {
         info!(operator = %self.endpoint.uri(), "connected to the operator");
         // What it was told before this stream, it may have forgotten.
         self.reports.mark_changed();
+        self.arriving = None;
         loop {
             let message = tokio::select! {
                 message = inbound.message() => {
                     let message = message?.ok_or_else(ended)?;
-                    match message.message {
-                        Some(to_relay::Message::Offer(offer)) => {
-                            from_relay::Message::Answer(self.take(offer).await?)
-                        }
-                        Some(to_relay::Message::Leave(Leave { leave })) => {
-                            self.hello.leaving = leave;
-                            self.leave.send_replace(leave);
-                            continue;
-                        }
-                        // From a newer operator; what matters to this release comes as something it knows.
+                    match self.hear(message).await? {
+                        Some(answer) => from_relay::Message::Answer(answer),
                         None => continue,
                     }
                 }
@@ -206,7 +205,7 @@ impl Client {
         &self,
         channel: Channel,
         token: Option<Token>,
-    ) -> Result<(mpsc::Sender<FromRelay>, Streaming<relay_proto::ToRelay>), Status> {
+    ) -> Result<(mpsc::Sender<FromRelay>, Streaming<ToRelay>), Status> {
         let (outbound, messages) = mpsc::channel(1);
         let hello = FromRelay {
             message: Some(from_relay::Message::Hello(self.hello.clone())),
@@ -215,8 +214,8 @@ impl Client {
             .send(hello)
             .await
             .map_err(|_| Status::internal("the channel is new"))?;
-        let mut client = ConfigSyncClient::new(channel)
-            .max_decoding_message_size(SNAPSHOT_BYTES_MAX + MESSAGE_OVERHEAD_BYTES);
+        let mut client =
+            ConfigSyncClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
         let mut request = Request::new(ReceiverStream::new(messages));
         if let Some(token) = token {
             request.metadata_mut().insert("authorization", token);
@@ -225,45 +224,93 @@ impl Client {
         Ok((outbound, inbound))
     }
 
-    async fn take(&mut self, offer: Offer) -> Result<Answer, Status> {
-        let version = Version::of(&offer.snapshot);
-        let errors = match decode(&offer, version) {
+    // The answer, if there is something to answer.
+    async fn hear(&mut self, message: ToRelay) -> Result<Option<Answer>, Status> {
+        match message.message {
+            Some(to_relay::Message::Offer(offer)) => {
+                let name = (offer.nonce, offer.version.clone());
+                let active = self.active.as_ref();
+                let active = active.map(|(version, encoded)| (*version, encoded));
+                self.proceed(name, Assembly::new(offer, active)).await
+            }
+            Some(to_relay::Message::Parts(Parts { parts })) => {
+                // Of one that was refused already.
+                let Some(mut arriving) = self.arriving.take() else {
+                    return Ok(None);
+                };
+                let (nonce, version) = arriving.name();
+                let name = (nonce, version.to_vec());
+                let added = arriving.add(parts).map(|()| arriving);
+                self.proceed(name, added).await
+            }
+            Some(to_relay::Message::Leave(Leave { leave })) => {
+                self.hello.leaving = leave;
+                self.leave.send_replace(leave);
+                Ok(None)
+            }
+            // From a newer operator; what matters to this release comes as something it knows.
+            None => Ok(None),
+        }
+    }
+
+    // Takes a snapshot that is whole, and waits for the rest of one that is not.
+    async fn proceed(
+        &mut self,
+        (nonce, version): (u64, Vec<u8>),
+        arrived: Result<Assembly, Damage>,
+    ) -> Result<Option<Answer>, Status> {
+        let whole = match arrived {
+            Ok(assembly) if !assembly.is_complete() => {
+                self.arriving = Some(assembly);
+                return Ok(None);
+            }
+            Ok(assembly) => assembly.finish(),
+            Err(damage) => Err(damage),
+        };
+        let errors = match whole.map_err(|damage| damage.to_string()).and_then(decode) {
+            Ok((snapshot, version, encoded)) => self.take(snapshot, version, encoded).await?,
             Err(message) => vec![ObjectError {
                 source: None,
                 field: "snapshot".to_owned(),
                 message,
             }],
-            Ok(snapshot) => {
-                let (reply, applied) = oneshot::channel();
-                let encoded = offer.snapshot.clone();
-                let offered = Offered {
-                    snapshot,
-                    version,
-                    encoded,
-                    reply: Reply(reply),
-                };
-                let stopping = || Status::new(Code::Cancelled, "the relay stops");
-                self.offers.send(offered).await.map_err(|_| stopping())?;
-                match applied.await.map_err(|_| stopping())? {
-                    Ok(()) => {
-                        self.set_active(Some(version));
-                        Vec::new()
-                    }
-                    Err(errors) => errors,
-                }
-            }
         };
-        Ok(Answer {
-            nonce: offer.nonce,
-            version: offer.version,
+        Ok(Some(Answer {
+            nonce,
+            version,
             errors,
-        })
+        }))
     }
 
-    fn set_active(&mut self, active: Option<Version>) {
-        self.hello.active_version = active
-            .map(|version| version.as_bytes().to_vec())
-            .unwrap_or_default();
+    // What is wrong with it, if it cannot be applied.
+    async fn take(
+        &mut self,
+        snapshot: Snapshot,
+        version: Version,
+        encoded: Bytes,
+    ) -> Result<Vec<ObjectError>, Status> {
+        let (reply, applied) = oneshot::channel();
+        let offered = Offered {
+            snapshot,
+            version,
+            encoded: encoded.clone(),
+            reply: Reply(reply),
+        };
+        let stopping = || Status::new(Code::Cancelled, "the relay stops");
+        self.offers.send(offered).await.map_err(|_| stopping())?;
+        match applied.await.map_err(|_| stopping())? {
+            Ok(()) => {
+                self.set_active(Some((version, encoded)));
+                Ok(Vec::new())
+            }
+            Err(errors) => Ok(errors),
+        }
+    }
+
+    fn set_active(&mut self, active: Option<(Version, Bytes)>) {
+        let version = active.as_ref().map(|(version, _)| version.as_bytes());
+        self.hello.active_version = version.map(<[u8]>::to_vec).unwrap_or_default();
+        self.active = active;
     }
 }
 
@@ -289,11 +336,10 @@ async fn next_report(reports: &mut Reports) -> Report {
     }
 }
 
-fn decode(offer: &Offer, version: Version) -> Result<Snapshot, String> {
-    if offer.version != version.as_bytes() {
-        return Err("its bytes are not those of its version: it was damaged on the way".to_owned());
-    }
-    Snapshot::decode(offer.snapshot.clone()).map_err(|error| format!("it cannot be read: {error}"))
+fn decode((version, encoded): (Version, Bytes)) -> Result<(Snapshot, Version, Bytes), String> {
+    let snapshot = Snapshot::decode(encoded.clone());
+    let snapshot = snapshot.map_err(|error| format!("it cannot be read: {error}"))?;
+    Ok((snapshot, version, encoded))
 }
 
 fn with_causes(error: &dyn std::error::Error) -> String {

@@ -9,6 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use bytes::Bytes;
 use relay_proto::{Message as _, Snapshot, Version};
 use tracing::warn;
 
@@ -32,7 +33,7 @@ impl LastGood {
     ///
     /// # Errors
     /// The directory or the file cannot be read, which a person must mend before this relay can keep anything there.
-    pub(crate) fn load(&self) -> anyhow::Result<Option<(Snapshot, Version)>> {
+    pub(crate) fn load(&self) -> anyhow::Result<Option<(Snapshot, Version, Bytes)>> {
         fs::create_dir_all(&self.directory).with_context(|| {
             format!(
                 "cannot make the state directory {}",
@@ -47,7 +48,7 @@ impl LastGood {
                 return Err(error).with_context(|| format!("cannot read {}", path.display()));
             }
         };
-        let usable = decode(&bytes);
+        let usable = decode(&bytes.into());
         if usable.is_none() {
             warn!(path = %path.display(), "the last good snapshot is damaged and ignored");
         }
@@ -64,13 +65,14 @@ impl LastGood {
     }
 }
 
-fn decode(bytes: &[u8]) -> Option<(Snapshot, Version)> {
-    let (digest, encoded) = bytes.split_at_checked(VERSION_BYTES)?;
-    let version = Version::of(encoded);
+fn decode(bytes: &Bytes) -> Option<(Snapshot, Version, Bytes)> {
+    let (digest, _) = bytes.split_at_checked(VERSION_BYTES)?;
+    let encoded = bytes.slice(VERSION_BYTES..);
+    let version = Version::of(&encoded);
     if version.as_bytes() != digest {
         return None;
     }
-    Some((Snapshot::decode(encoded).ok()?, version))
+    Some((Snapshot::decode(encoded.clone()).ok()?, version, encoded))
 }
 
 #[cfg(test)]
@@ -89,7 +91,10 @@ mod tests {
             };
             let (encoded, version) = snapshot.seal();
             last_good.save(&encoded).unwrap();
-            assert_eq!(last_good.load().unwrap(), Some((snapshot, version)));
+            assert_eq!(
+                last_good.load().unwrap(),
+                Some((snapshot, version, encoded.into()))
+            );
         }
     }
 

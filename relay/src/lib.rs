@@ -557,10 +557,13 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
         relay = relay.without_spool();
     }
     let last_good = last_good::LastGood::new(&config.state_dir);
-    if let Some((snapshot, version)) = last_good.load()? {
+    let mut active = None;
+    if let Some((snapshot, version, encoded)) = last_good.load()? {
         info!(%version, "starting on the last good snapshot");
         // A refusal is logged by `apply`; the operator has a better one, and until then this relay is not ready.
-        drop(relay.apply(snapshot, version).await);
+        if relay.apply(snapshot, version).await.is_ok() {
+            active = Some((version, encoded));
+        }
     }
     let relay_ref = ObjectRef::new("Relay", &config.relay.namespace, &config.relay.name);
     let operator = control::Operator {
@@ -573,7 +576,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
         control::Client::new(operator, relay_ref, &config.pod, relay.reports(), leave)?;
     let mut shutdown = std::pin::pin!(shutdown);
     let mut admin = std::pin::pin!(serve_admin(admin, relay.view(), axum::Router::new()));
-    let mut client = std::pin::pin!(client.run(relay.version()));
+    let mut client = std::pin::pin!(client.run(active));
     // When to let nobody in any more.
     let mut shut_at = None;
     loop {

@@ -9,7 +9,8 @@ use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use relay_proto::config_sync_server::{ConfigSync, ConfigSyncServer};
 use relay_proto::{
-    Answer, FromRelay, Hello, Offer, Report, Snapshot, ToRelay, Version, from_relay, to_relay,
+    Answer, FromRelay, Hello, Offer, Part, Report, Snapshot, ToRelay, Version, from_relay, part,
+    to_relay,
 };
 use tokio::runtime::{self, Runtime};
 use tokio::sync::watch;
@@ -265,7 +266,11 @@ impl Session {
         let offer = Offer {
             nonce: self.nonce,
             version: newest.version,
-            snapshot: newest.snapshot,
+            size: newest.snapshot.len() as u64,
+            base: Vec::new(),
+            parts: vec![Part {
+                part: Some(part::Part::Data(newest.snapshot)),
+            }],
         };
         Some(ToRelay {
             message: Some(to_relay::Message::Offer(offer)),

@@ -1,7 +1,7 @@
 //! Relays in the same process, over real sockets.
 
 use relay_proto::config_sync_client::ConfigSyncClient;
-use relay_proto::{Hello, ObjectError, ObjectRef, SCHEMA};
+use relay_proto::{Assembly, Hello, ObjectError, ObjectRef, Offer, SCHEMA};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
@@ -23,7 +23,8 @@ async fn a_relay_is_offered_the_snapshot_and_acknowledges_it() {
     let offer = relay.offer().await;
     let published = operator.published();
     assert_eq!(offer.version, published.version.as_bytes());
-    assert_eq!(Version::of(&offer.snapshot), published.version);
+    let whole = Assembly::new(offer.clone(), None).and_then(Assembly::finish);
+    assert_eq!(whole.unwrap().0, published.version);
     relay.answer(&offer, &[]).await;
     operator.reaches("1/1").await;
 }
@@ -74,6 +75,35 @@ async fn after_a_refusal_the_next_version_is_offered() {
     assert_eq!(next.version, operator.published().version.as_bytes());
     relay.answer(&next, &[]).await;
     operator.reaches("1/1").await;
+}
+
+#[tokio::test]
+async fn a_relay_is_sent_what_differs_from_what_it_runs_and_everything_once_it_refused_that() {
+    let operator = Operator::start(&[RELAY, GRAPHITE, ALL]).await;
+    let mut relay = operator.relay("a", None).await;
+    let first = relay.offer().await;
+    assert_eq!(first.base, Vec::<u8>::new());
+    let whole = Assembly::new(first.clone(), None).and_then(Assembly::finish);
+    let (version, encoded) = whole.unwrap();
+    relay.answer(&first, &[]).await;
+    operator.reaches("1/1").await;
+
+    operator.publish(&[RELAY, GRAPHITE, &edited("one.")]);
+    let second = relay.offer().await;
+    assert_eq!(second.base, version.as_bytes());
+    assert!(second.parts.len() > 1, "{second:?}");
+    let assembly = Assembly::new(second.clone(), Some((version, &encoded)));
+    let published = operator.published();
+    let made = assembly.and_then(Assembly::finish).unwrap();
+    assert_eq!(made, (published.version, published.encoded.clone()));
+    relay.answer(&second, &[ObjectError::default()]).await;
+
+    operator.publish(&[RELAY, GRAPHITE, &edited("two.")]);
+    let third = relay.offer().await;
+    assert_eq!(third.base, Vec::<u8>::new());
+    // another relay that comes back with the first version is sent a delta as well
+    let mut other = operator.relay("b", Some(version)).await;
+    assert_eq!(other.offer().await.base, version.as_bytes());
 }
 
 #[tokio::test]

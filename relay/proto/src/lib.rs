@@ -4,6 +4,8 @@
 //! The bindings in `gen/` are made from `snapshot.proto`, checked in, and proven fresh by a test (`make proto`).
 //! The service needs the feature `grpc`; without it this crate is plain messages.
 
+mod delta;
+
 use std::fmt;
 
 use sha2::{Digest as _, Sha256};
@@ -13,6 +15,7 @@ use sha2::{Digest as _, Sha256};
 #[path = "gen/carbonway.v1.rs"]
 mod generated;
 
+pub use delta::{Assembly, Damage, Delta};
 pub use generated::*;
 pub use prost::{DecodeError, Message};
 

@@ -10,7 +10,7 @@ fn bindings_are_fresh() {
         protox::compile([root.join("snapshot.proto")], [root]).expect("snapshot.proto compiles");
     tonic_prost_build::configure()
         .out_dir(out.path())
-        .bytes(".carbonway.v1.Offer.snapshot")
+        .bytes(".carbonway.v1.Part.data")
         .skip_debug([".carbonway.v1.Identity"])
         .server_mod_attribute(".", "#[cfg(feature = \"grpc\")]")
         .client_mod_attribute(".", "#[cfg(feature = \"grpc\")]")

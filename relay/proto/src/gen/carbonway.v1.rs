@@ -534,17 +534,19 @@ pub struct OrphanedSpool {
     #[prost(uint64, tag = "5")]
     pub lines: u64,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ToRelay {
-    #[prost(oneof = "to_relay::Message", tags = "1, 3")]
+    #[prost(oneof = "to_relay::Message", tags = "1, 2, 3")]
     pub message: ::core::option::Option<to_relay::Message>,
 }
 /// Nested message and enum types in `ToRelay`.
 pub mod to_relay {
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Message {
         #[prost(message, tag = "1")]
         Offer(super::Offer),
+        #[prost(message, tag = "2")]
+        Parts(super::Parts),
         #[prost(message, tag = "3")]
         Leave(super::Leave),
     }
@@ -557,18 +559,55 @@ pub struct Leave {
     #[prost(bool, tag = "1")]
     pub leave: bool,
 }
-/// A snapshot to run on.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+/// A snapshot to run on, or its beginning: what follows in `ToRelay.parts` belongs to it until there are `size` bytes. No message
+/// is above 512 KiB.
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Offer {
     /// Unique in the stream.
     #[prost(uint64, tag = "1")]
     pub nonce: u64,
-    /// SHA-256 of `snapshot`.
+    /// SHA-256 of the encoded Snapshot that the parts make.
     #[prost(bytes = "vec", tag = "2")]
     pub version: ::prost::alloc::vec::Vec<u8>,
-    /// An encoded Snapshot. Kept encoded, so that the digest is over the bytes that were sent.
-    #[prost(bytes = "bytes", tag = "3")]
-    pub snapshot: ::prost::bytes::Bytes,
+    /// Its bytes, 64 MiB at most.
+    #[prost(uint64, tag = "3")]
+    pub size: u64,
+    /// The version of the snapshot that parts are copied from, which the relay runs; empty if none is.
+    #[prost(bytes = "vec", tag = "4")]
+    pub base: ::prost::alloc::vec::Vec<u8>,
+    #[prost(message, repeated, tag = "5")]
+    pub parts: ::prost::alloc::vec::Vec<Part>,
+}
+/// More of the offer before it.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Parts {
+    #[prost(message, repeated, tag = "1")]
+    pub parts: ::prost::alloc::vec::Vec<Part>,
+}
+/// The next bytes of an encoded Snapshot.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Part {
+    #[prost(oneof = "part::Part", tags = "1, 2")]
+    pub part: ::core::option::Option<part::Part>,
+}
+/// Nested message and enum types in `Part`.
+pub mod part {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Part {
+        /// They are in the base.
+        #[prost(message, tag = "1")]
+        Copied(super::Copied),
+        #[prost(bytes, tag = "2")]
+        Data(::prost::bytes::Bytes),
+    }
+}
+/// Bytes of the base's encoding.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Copied {
+    #[prost(uint64, tag = "1")]
+    pub offset: u64,
+    #[prost(uint64, tag = "2")]
+    pub length: u64,
 }
 /// How strictly names are judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
