@@ -42,6 +42,19 @@ pub(crate) struct Published {
     members: BTreeMap<Key, Member>,
 }
 
+#[cfg(test)]
+impl Published {
+    /// One without anything that is told of it.
+    pub(crate) fn of(revision: u64, encoded: &[u8]) -> Self {
+        Self {
+            revision,
+            version: Version::of(encoded),
+            encoded: Bytes::copy_from_slice(encoded),
+            members: BTreeMap::new(),
+        }
+    }
+}
+
 /// One object in a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Member {

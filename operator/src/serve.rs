@@ -8,12 +8,14 @@
 //!       ──Report─────────────────────────────▶   how destinations stand; whenever that changes
 //! ```
 //!
-//! A stream looks at the newest publication when it is free to offer, so a slow relay skips versions and nothing queues up.
+//! One relay of a fleet is offered a new snapshot first (`waves`). A stream looks at the newest publication when it is free to offer, so a slow relay skips versions and nothing queues up.
 //! A fleet that does not exist (yet) is waited for. A stream has no task of its own: tonic polls it with its connection,
 //! and drops it, and its place in the roster, when the peer goes away.
 
 mod deltas;
 mod hello;
+mod rollout;
+mod waves;
 
 use std::collections::BTreeSet;
 use std::future::pending;
@@ -33,8 +35,9 @@ use tonic::transport::server::{Server, TcpIncoming};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{info, warn};
 
-use deltas::Deltas;
 use hello::Greeting;
+use rollout::{Participant, Rollout};
+use waves::Turn;
 
 use crate::metrics::{Metrics, Outcome};
 use crate::publish::{Publication, Publications, Published};
@@ -100,7 +103,7 @@ pub(crate) struct Sync {
     publications: Publications,
     roster: Arc<Roster>,
     leaving: Leaving,
-    deltas: Arc<Deltas>,
+    rollout: Arc<Rollout>,
     metrics: Arc<Metrics>,
     stopping: watch::Receiver<bool>,
     places: Arc<Semaphore>,
@@ -123,7 +126,7 @@ impl Sync {
             publications,
             roster,
             leaving,
-            deltas: Arc::default(),
+            rollout: Rollout::new(),
             metrics,
             stopping,
             places: Arc::new(Semaphore::new(STREAMS_MAX)),
@@ -154,7 +157,7 @@ impl ConfigSync for Sync {
             publications: self.publications.clone(),
             roster: Arc::clone(&self.roster),
             leaving: self.leaving.clone(),
-            deltas: Arc::clone(&self.deltas),
+            rollout: Arc::clone(&self.rollout),
             metrics: Arc::clone(&self.metrics),
             stopping: self.stopping.clone(),
         };
@@ -172,7 +175,7 @@ struct Stranger {
     publications: Publications,
     roster: Arc<Roster>,
     leaving: Leaving,
-    deltas: Arc<Deltas>,
+    rollout: Arc<Rollout>,
     metrics: Arc<Metrics>,
     stopping: watch::Receiver<bool>,
 }
@@ -229,6 +232,7 @@ impl Stranger {
         info!(relay = %pod.fleet, pod = pod.name, build, peer = self.peer, "relay connected");
         let place = self.roster.join(pod.clone(), active);
         self.metrics.sync_streams.inc();
+        let part = self.rollout.join(&pod.fleet);
         Conversation {
             pod,
             place,
@@ -241,7 +245,8 @@ impl Stranger {
             from_relay: self.from_relay,
             publications: self.publications,
             leaving: self.leaving,
-            deltas: self.deltas,
+            part,
+            look_again: None,
             is_whole: false,
             is_leaving,
             metrics: self.metrics,
@@ -269,7 +274,9 @@ struct Conversation {
     from_relay: Streaming<FromRelay>,
     publications: Publications,
     leaving: Leaving,
-    deltas: Arc<Deltas>,
+    part: Participant,
+    /// When it may have its turn, if nothing changes.
+    look_again: Option<Instant>,
     /// What it is sent next builds on nothing, for it refused something.
     is_whole: bool,
     /// Whether it knows that it is to go for good.
@@ -281,8 +288,7 @@ struct Conversation {
 
 struct Offered {
     nonce: u64,
-    revision: u64,
-    version: Version,
+    published: Arc<Published>,
     delta: Arc<Delta>,
     /// Messages of it that were sent.
     sent: usize,
@@ -323,6 +329,8 @@ impl Conversation {
                     return Err(Status::unavailable("the operator is stopping"));
                 },
                 Ok(()) = self.leaving.changed() => {}
+                () = self.part.changed(), if self.offered.is_none() => {}
+                () = at(self.look_again), if self.offered.is_none() => {}
                 () = sleep_until(self.until), if self.offered.is_none() => {
                     return Err(Status::unavailable("the stream is old: come again"));
                 }
@@ -357,10 +365,18 @@ impl Conversation {
         if self.offered.is_some() {
             return None;
         }
-        let (publication, published) = self.newest()?;
+        let (publication, newest) = self.newest()?;
+        self.look_again = None;
+        let published = match self.part.turn(&publication, self.active, &newest) {
+            Turn::Offer(published) => published,
+            Turn::Wait(until) => {
+                self.look_again = until;
+                return None;
+            }
+        };
         let version = published.version;
         if self.active == Some(version) {
-            self.acknowledge(published.revision, version);
+            self.acknowledge(&published);
             return None;
         }
         let refused = self.refused.as_ref();
@@ -370,13 +386,13 @@ impl Conversation {
         self.nonce += 1;
         let base = self.active.filter(|_| !std::mem::take(&mut self.is_whole));
         let delta = self
-            .deltas
+            .part
+            .deltas()
             .get(&publication, &self.pod.fleet, &published, base);
         let offer = delta.offer(self.nonce);
         self.offered = Some(Offered {
             nonce: self.nonce,
-            revision: published.revision,
-            version,
+            published,
             delta,
             sent: 1,
         });
@@ -396,9 +412,13 @@ impl Conversation {
         Some((publication, published))
     }
 
-    fn acknowledge(&mut self, revision: u64, version: Version) {
+    fn acknowledge(&mut self, published: &Arc<Published>) {
+        let Published {
+            revision, version, ..
+        } = **published;
         self.active = Some(version);
         self.refused = None;
+        self.part.taken(published);
         if self.acknowledged != Some(revision) {
             self.acknowledged = Some(revision);
             self.place.acknowledge(revision, version);
@@ -429,17 +449,21 @@ impl Conversation {
         let offered = self
             .offered
             .take()
-            .filter(|offered| offered.nonce == nonce && offered.version.as_bytes() == version)
+            .filter(|offered| {
+                offered.nonce == nonce && offered.published.version.as_bytes() == version
+            })
             .ok_or_else(|| Status::invalid_argument("the answer is to no offer"))?;
-        let Offered {
+        let Offered { published, .. } = offered;
+        let Published {
             revision, version, ..
-        } = offered;
+        } = *published;
         let (relay, pod) = (&self.pod.fleet, self.pod.name.as_str());
         if errors.is_empty() {
             info!(%relay, pod, %version, revision, "snapshot acknowledged");
             self.metrics.answered(Outcome::Success);
-            self.acknowledge(revision, version);
+            self.acknowledge(&published);
         } else {
+            self.part.refused(version);
             errors.truncate(ERRORS_MAX);
             warn!(%relay, pod, %version, revision, error = %errors[0], "snapshot refused");
             self.metrics.answered(Outcome::Failure);
@@ -452,6 +476,14 @@ impl Conversation {
             self.place.refuse(revision, &errors);
         }
         Ok(())
+    }
+}
+
+// Resolves at that time; never, if there is none.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => pending().await,
     }
 }
 

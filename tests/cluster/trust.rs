@@ -128,10 +128,7 @@ fn another_operator_takes_over_and_relays_never_notice() {
             }
         });
         let took = began.elapsed();
-        #[expect(clippy::print_stdout, reason = "it is a figure to know")]
-        {
-            println!("killed: {is_killed}, another one led after {took:?}");
-        }
+        println!("killed: {is_killed}, another one led after {took:?}");
         assert!(took < limit, "{took:?}");
         // the connection is the one that it was, and what is applied now takes effect
         kubectl.apply(&route(

@@ -101,9 +101,61 @@ async fn a_relay_is_sent_what_differs_from_what_it_runs_and_everything_once_it_r
     operator.publish(&[RELAY, GRAPHITE, &edited("two.")]);
     let third = relay.offer().await;
     assert_eq!(third.base, Vec::<u8>::new());
+    relay.answer(&third, &[]).await;
     // another relay that comes back with the first version is sent a delta as well
     let mut other = operator.relay("b", Some(version)).await;
     assert_eq!(other.offer().await.base, version.as_bytes());
+}
+
+#[tokio::test]
+async fn what_one_relay_refuses_no_other_is_offered() {
+    let operator = Operator::start(&[RELAY, GRAPHITE, ALL]).await;
+    let good = operator.published().version;
+    let mut first = operator.relay("a", Some(good)).await;
+    operator.reaches("1/1").await;
+    let mut second = operator.relay("b", Some(good)).await;
+    operator.reaches("2/2").await;
+
+    operator.publish(&[RELAY, GRAPHITE, &edited("bad.")]);
+    let bad = operator.published().version;
+    // either of them has it first
+    let (offered, is_first) = tokio::select! {
+        offered = first.offer() => (offered, true),
+        offered = second.offer() => (offered, false),
+    };
+    assert_eq!(offered.version, bad.as_bytes());
+    let scout = if is_first { &first } else { &second };
+    let error = ObjectError {
+        source: Some(ObjectRef::new("Route", "d", "all")),
+        ..ObjectError::default()
+    };
+    scout.answer(&offered, &[error]).await;
+    operator
+        .until(|progress| progress.rejection.is_some())
+        .await;
+    assert_eq!(operator.metrics.sync_offers.get(), 1);
+
+    // who comes now is given what the others run
+    let mut third = operator.relay("c", None).await;
+    let offered = third.offer().await;
+    assert_eq!(offered.version, good.as_bytes());
+    third.answer(&offered, &[]).await;
+
+    operator.publish(&[RELAY, GRAPHITE, &edited("mended.")]);
+    let mended = operator.published().version;
+    let mut relays = [first, second, third];
+    for _ in 0..relays.len() {
+        let mut offers: Vec<_> = relays
+            .iter_mut()
+            .map(|relay| Box::pin(relay.offer()))
+            .collect();
+        let (offered, index, rest) = futures::future::select_all(offers.drain(..)).await;
+        drop(rest);
+        drop(offers);
+        assert_eq!(offered.version, mended.as_bytes());
+        relays[index].answer(&offered, &[]).await;
+    }
+    operator.reaches("3/3").await;
 }
 
 #[tokio::test]
