@@ -106,6 +106,8 @@ pub enum Reason {
     FleetNotApplied,
     /// Pods of a Relay are about to go, and hand over what they hold.
     Draining,
+    /// A Relay's newest snapshot is not published yet, because most of its Routes are gone.
+    Held,
 }
 
 impl Reason {
@@ -139,6 +141,7 @@ impl Reason {
             Self::Spooling => "Spooling",
             Self::FleetNotApplied => "FleetNotApplied",
             Self::Draining => "Draining",
+            Self::Held => "Held",
         }
     }
 }

@@ -145,7 +145,8 @@ impl Finding {
             | Reason::Slow
             | Reason::Spooling
             | Reason::FleetNotApplied
-            | Reason::Draining => false,
+            | Reason::Draining
+            | Reason::Held => false,
         }
     }
 

@@ -37,8 +37,8 @@ pub struct Progress {
     pub rejection: Option<Rejection>,
     /// What hinders a Destination, as relay pods report it; or a Relay's pods, as the API server has it.
     pub degraded: Option<Finding>,
-    /// Pods of a Relay are about to go.
-    pub draining: Option<Finding>,
+    /// What is yet to happen to a Relay: its pods are about to go, or its snapshot is held.
+    pub unfinished: Option<Finding>,
 }
 
 /// A relay pod refused a snapshot because of an object.
@@ -104,7 +104,7 @@ pub fn conditions(verdict: &Verdict, progress: &Progress) -> Vec<Condition> {
         conditions.push(present(ConditionType::Stalled, finding));
     }
     let unfinished = Some(&programmed).filter(|finding| finding.reason == Reason::Pending);
-    if let Some(finding) = unfinished.or(progress.draining.as_ref()) {
+    if let Some(finding) = unfinished.or(progress.unfinished.as_ref()) {
         conditions.push(present(ConditionType::Reconciling, finding));
     }
     for warning in &verdict.warnings {

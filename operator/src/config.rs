@@ -85,6 +85,16 @@ pub struct Config {
     )]
     pub reconnect_grace: crds::Duration,
 
+    /// For how long a Relay that loses more than half of its Routes at once goes on with them, in case that is a mistake; 0s: it
+    /// does not. Relays with fewer than ten Routes are not guarded.
+    #[arg(
+        long,
+        env = "CARBONWAY_SHRINK_HOLD",
+        value_name = "DURATION",
+        default_value = "30s"
+    )]
+    pub shrink_hold: crds::Duration,
+
     /// Names this instance in the events that it writes, and as the Lease's holder: another one for each.
     #[arg(
         long,

@@ -69,6 +69,7 @@ pub(crate) struct Metrics {
     snapshot_bytes: Family<FleetLabel, Gauge>,
     snapshot_revision: Family<FleetLabel, Gauge>,
     pub(crate) leading: Gauge,
+    held: Gauge,
     pub(crate) sync_streams: Gauge,
     pub(crate) sync_streams_refused: Counter,
     pub(crate) sync_offers: Counter,
@@ -90,6 +91,7 @@ impl Metrics {
             snapshot_bytes: Family::default(),
             snapshot_revision: Family::default(),
             leading: Gauge::default(),
+            held: Gauge::default(),
             sync_streams: Gauge::default(),
             sync_streams_refused: Counter::default(),
             sync_offers: Counter::default(),
@@ -142,6 +144,11 @@ impl Metrics {
             "snapshot_revision",
             "Ordinal of the newest snapshot, by fleet",
             self.snapshot_revision.clone(),
+        );
+        registry.register(
+            "publications_held",
+            "Fleets that stay on their last snapshot for a while, because most of their Routes are gone at once",
+            self.held.clone(),
         );
         registry.register(
             "leading",
@@ -220,6 +227,7 @@ impl Metrics {
 
     /// Something new is published.
     pub(crate) fn published(&self, publication: &Publication) {
+        self.held.set(publication.held.len() as i64);
         for kind in Kind::ALL {
             for (state, is_well) in [("accepted", true), ("refused", false)] {
                 let count = publication

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use relay_proto::{Message as _, Snapshot, Version};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::compile::{Compiled, Fleet, Verdict, compile};
 use crate::inputs::Key;
@@ -28,18 +28,32 @@ pub(crate) type Publications = watch::Receiver<Option<Arc<Publication>>>;
 pub(crate) struct Publication {
     pub(crate) fleets: BTreeMap<Key, Arc<Published>>,
     pub(crate) verdicts: BTreeMap<Key, Verdict>,
+    /// Fleets that stay on what was published before, because most of their routes are gone.
+    pub(crate) held: BTreeMap<Key, Held>,
     // Of all fleets together, so that a fleet that is deleted and made anew does not begin with revisions that were used.
     newest: u64,
 }
 
+/// Why a fleet's newest snapshot is not published yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Held {
+    /// The routes that are published, and those that there are now.
+    pub(crate) routes: (usize, usize),
+    pub(crate) until: Instant,
+}
+
 /// One fleet's snapshot.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Published {
     /// Rises with each snapshot.
     pub(crate) revision: u64,
     pub(crate) version: Version,
     pub(crate) encoded: Bytes,
+    // How many it has.
+    routes: usize,
     members: BTreeMap<Key, Member>,
+    // While it is held: what there should be, of which what differs from this is active nowhere.
+    wanted: Option<BTreeMap<Key, Member>>,
 }
 
 #[cfg(test)]
@@ -50,7 +64,9 @@ impl Published {
             revision,
             version: Version::of(encoded),
             encoded: Bytes::copy_from_slice(encoded),
+            routes: 0,
             members: BTreeMap::new(),
+            wanted: None,
         }
     }
 }
@@ -66,14 +82,16 @@ struct Member {
 impl Published {
     /// The revision from which on `key` has been in the snapshot just as it is; `None` if it is not in there.
     pub(crate) fn since(&self, key: &Key) -> Option<u64> {
-        self.members.get(key).map(|member| member.since)
+        let members = self.wanted.as_ref().unwrap_or(&self.members);
+        members.get(key).map(|member| member.since)
     }
 }
 
 impl Publication {
-    /// What comes after `self`.
-    fn next(&self, compiled: Compiled) -> Self {
+    /// What comes after `self`, at `now`; a fleet that loses most of its routes is held for `hold`.
+    fn next(&self, compiled: Compiled, hold: Duration, now: Instant) -> Self {
         let mut newest = self.newest;
+        let mut held = BTreeMap::new();
         let generation = |key: &Key| {
             let verdict = compiled.verdicts.get(key);
             verdict.map_or(0, |verdict| verdict.generation)
@@ -85,6 +103,10 @@ impl Publication {
                 let before = self.fleets.get(relay);
                 let published = match before {
                     Some(before) if before.version == fleet.version => before.again(generation),
+                    Some(before) if let Some(why) = self.hold(relay, before, fleet, hold, now) => {
+                        held.insert(relay.clone(), why);
+                        before.held(fleet, generation)
+                    }
                     _ => {
                         newest += 1;
                         Published::new(before, fleet, newest, generation)
@@ -96,8 +118,26 @@ impl Publication {
         Self {
             fleets,
             verdicts: compiled.verdicts,
+            held,
             newest,
         }
+    }
+
+    // Whether most of a fleet's routes are gone at once, and not for long: somebody may have deleted too much.
+    fn hold(
+        &self,
+        relay: &Key,
+        before: &Published,
+        fleet: &Fleet,
+        hold: Duration,
+        now: Instant,
+    ) -> Option<Held> {
+        let routes = (before.routes, fleet.snapshot.routes.len());
+        if routes.0 < ROUTES_GUARDED_MIN || routes.1 * 2 >= routes.0 {
+            return None;
+        }
+        let until = self.held.get(relay).map_or(now + hold, |held| held.until);
+        (now < until).then_some(Held { routes, until })
     }
 }
 
@@ -128,7 +168,9 @@ impl Published {
             revision,
             version: fleet.version,
             encoded: fleet.encoded.clone(),
+            routes: fleet.snapshot.routes.len(),
             members,
+            wanted: None,
         }
     }
 
@@ -145,7 +187,18 @@ impl Published {
             revision: self.revision,
             version: self.version,
             encoded: self.encoded.clone(),
+            routes: self.routes,
             members: members.collect(),
+            wanted: None,
+        }
+    }
+
+    // The same snapshot, although `fleet` is what there should be.
+    fn held(&self, fleet: &Fleet, generation: impl Fn(&Key) -> i64) -> Self {
+        let before = Arc::new(self.clone());
+        Self {
+            wanted: Some(Self::new(Some(&before), fleet, NEVER, generation).members),
+            ..self.clone()
         }
     }
 }
@@ -182,17 +235,31 @@ fn contents(snapshot: &Snapshot) -> impl Iterator<Item = (Key, Version)> {
         })
 }
 
+/// Fleets with fewer routes may lose them all at once.
+const ROUTES_GUARDED_MIN: usize = 10;
+
+/// A revision that no relay acknowledges.
+const NEVER: u64 = u64::MAX;
+
 const QUIET: Duration = Duration::from_millis(50);
 const QUIET_AWAITED_MAX: Duration = Duration::from_millis(500);
 
-/// Compiles and publishes whenever an object changed. Ends never.
+/// Compiles and publishes whenever an object changed; a fleet that loses most of its routes after `hold`. Ends never.
 pub(crate) async fn run(
     stores: Arc<Stores>,
     publications: watch::Sender<Option<Arc<Publication>>>,
+    hold: Duration,
     metrics: Arc<Metrics>,
 ) -> anyhow::Result<()> {
     loop {
-        stores.inputs_changed.notified().await;
+        let held_until = publications.borrow().as_ref().and_then(|publication| {
+            let held = publication.held.values();
+            held.map(|held| held.until).min()
+        });
+        tokio::select! {
+            () = stores.inputs_changed.notified() => {}
+            () = sleep_until(held_until.unwrap_or_else(Instant::now)), if held_until.is_some() => {}
+        }
         quiet(&stores.inputs_changed, QUIET, QUIET_AWAITED_MAX).await;
         if !stores.unlisted().is_empty() {
             continue;
@@ -210,21 +277,28 @@ pub(crate) async fn run(
         metrics
             .compile_duration
             .observe(begun.elapsed().as_secs_f64());
-        publish(&publications, compiled, &metrics);
+        publish(&publications, compiled, hold, &metrics);
     }
 }
 
 pub(crate) fn publish(
     publications: &watch::Sender<Option<Arc<Publication>>>,
     compiled: Compiled,
+    hold: Duration,
     metrics: &Metrics,
 ) {
     publications.send_if_modified(|current| {
         let nothing = Publication::default();
         let before = current.as_deref().unwrap_or(&nothing);
-        let next = before.next(compiled);
+        let next = before.next(compiled, hold, Instant::now());
         let is_new = current.is_none() || *before != next;
         if is_new {
+            for (relay, Held { routes, .. }) in &next.held {
+                if !before.held.contains_key(relay) {
+                    let (published, now) = routes;
+                    warn!(%relay, published, now, "most routes are gone at once: held for a while, in case that is a mistake");
+                }
+            }
             for (relay, fleet) in &next.fleets {
                 let known = before.fleets.get(relay);
                 if known.is_none_or(|known| known.revision != fleet.revision) {
@@ -254,7 +328,7 @@ pub(crate) async fn quiet(changed: &Notify, pause: Duration, at_most: Duration) 
 /// The first publication of an operator.
 #[cfg(test)]
 pub(crate) fn publication(compiled: Compiled) -> Publication {
-    Publication::default().next(compiled)
+    Publication::default().next(compiled, Duration::ZERO, Instant::now())
 }
 
 #[cfg(test)]

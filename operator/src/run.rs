@@ -120,7 +120,8 @@ impl Warm {
         let (shared, counted) = (|| Arc::clone(&stores), || Arc::clone(&metrics));
         workers.spawn(secrets::run(client.clone(), shared(), counted()));
         workers.spawn(endpoints::run(client.clone(), shared(), counted()));
-        workers.spawn(publish::run(shared(), published, counted()));
+        let hold = Duration::from_millis(config.shrink_hold.as_millis());
+        workers.spawn(publish::run(shared(), published, hold, counted()));
         Self {
             stores,
             publications,

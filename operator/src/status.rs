@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crds::Status;
+use crds::{Reason, Status};
 use futures::{StreamExt as _, stream};
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::jiff::Timestamp;
@@ -23,11 +23,11 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, warn};
 
 use crate::causes::causes;
-use crate::compile::Verdict;
+use crate::compile::{Finding, Verdict};
 use crate::fleet::{self, Said, Size, Troubles};
 use crate::inputs::{Key, Kind};
 use crate::metrics::{Metrics, Outcome};
-use crate::publish::{Publication, Publications};
+use crate::publish::{Held, Publication, Publications};
 use crate::roster::{Roster, View};
 use crate::watch::{Store, Stores};
 
@@ -352,7 +352,14 @@ impl Moment {
         let fleet = self.fleets.get(key);
         if let Some((_, troubles)) = fleet {
             progress.degraded.clone_from(&troubles.not_applied);
-            progress.draining.clone_from(&troubles.draining);
+            progress.unfinished.clone_from(&troubles.draining);
+        }
+        if let Some(Held { routes, .. }) = self.publication.held.get(key) {
+            let (published, now) = routes;
+            let message = format!(
+                "its relay pods go on with {published} routes, for only {now} are left at once: give them back, or wait for the operator's --shrink-hold"
+            );
+            progress.unfinished = Some(Finding::new(Reason::Held, message));
         }
         let mut status = desired::status(verdict, &progress, current, self.now);
         if let Some((Some(size), _)) = fleet {

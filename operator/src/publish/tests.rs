@@ -11,7 +11,7 @@ spec: {match: {prefix: web.}, destinations: [{name: graphite}]}
 #[test]
 fn the_same_resources_are_the_same_publication() {
     let first = first(&[RELAY, GRAPHITE, ALL]);
-    assert_eq!(first.next(apply(&[ALL, GRAPHITE, RELAY])), first);
+    assert_eq!(first.after(apply(&[ALL, GRAPHITE, RELAY])), first);
 }
 
 #[test]
@@ -20,7 +20,7 @@ fn an_edited_route_does_not_touch_the_others() {
     let edited = WEB
         .replace("web.", "www.")
         .replace("generation: 1", "generation: 2");
-    let second = first.next(apply(&[RELAY, GRAPHITE, ALL, &edited]));
+    let second = first.after(apply(&[RELAY, GRAPHITE, ALL, &edited]));
     let published = &second.fleets[&relay()];
     assert_eq!(published.revision, 2);
     assert_ne!(published.version, first.fleets[&relay()].version);
@@ -39,11 +39,11 @@ spec: {rules: [{name: dc, literal: dc1, with: ams}]}
 ";
     let first = first(&[RELAY, GRAPHITE, ALL, rewriter]);
     let strict = RELAY.replace("spec: {", "spec: {validation: {level: Strict}, ");
-    let second = first.next(apply(&[&strict, GRAPHITE, ALL, rewriter]));
+    let second = first.after(apply(&[&strict, GRAPHITE, ALL, rewriter]));
     let renamed = rewriter
         .replace("ams", "fra")
         .replace("generation: 1", "generation: 2");
-    let third = second.next(apply(&[&strict, GRAPHITE, ALL, &renamed]));
+    let third = second.after(apply(&[&strict, GRAPHITE, ALL, &renamed]));
     let of_rewriter = Key::new(Kind::Rewriter, "d", "dc");
     let keys = [&relay(), &route("all"), &of_rewriter];
     assert_eq!(
@@ -62,7 +62,7 @@ fn a_new_place_in_the_order_is_to_be_acknowledged() {
     let moved = WEB
         .replace("spec: {", "spec: {priority: 1, ")
         .replace("generation: 1", "generation: 2");
-    let second = first.next(apply(&[RELAY, GRAPHITE, ALL, &moved]));
+    let second = first.after(apply(&[RELAY, GRAPHITE, ALL, &moved]));
     let published = &second.fleets[&relay()];
     assert_eq!(published.since(&route("web")), Some(2));
     assert_eq!(published.since(&route("all")), Some(1));
@@ -74,7 +74,7 @@ fn a_new_generation_that_relays_need_not_hear_of_is_active_already() {
     let same_order = ALL
         .replace("spec: {", "spec: {priority: 1, ")
         .replace("generation: 3", "generation: 4");
-    let second = first.next(apply(&[RELAY, GRAPHITE, &same_order]));
+    let second = first.after(apply(&[RELAY, GRAPHITE, &same_order]));
     let published = &second.fleets[&relay()];
     assert_eq!(
         (published.revision, published.since(&route("all"))),
@@ -82,7 +82,7 @@ fn a_new_generation_that_relays_need_not_hear_of_is_active_already() {
     );
 
     // And it stays so when something else changes.
-    let third = second.next(apply(&[RELAY, GRAPHITE, &same_order, WEB]));
+    let third = second.after(apply(&[RELAY, GRAPHITE, &same_order, WEB]));
     let published = &third.fleets[&relay()];
     assert_eq!(
         (published.revision, published.since(&route("all"))),
@@ -93,9 +93,9 @@ fn a_new_generation_that_relays_need_not_hear_of_is_active_already() {
 #[test]
 fn what_was_away_must_be_acknowledged_anew() {
     let first = first(&[RELAY, GRAPHITE, ALL, WEB]);
-    let second = first.next(apply(&[RELAY, GRAPHITE, ALL]));
+    let second = first.after(apply(&[RELAY, GRAPHITE, ALL]));
     assert_eq!(second.fleets[&relay()].since(&route("web")), None);
-    let third = second.next(apply(&[RELAY, GRAPHITE, ALL, WEB]));
+    let third = second.after(apply(&[RELAY, GRAPHITE, ALL, WEB]));
     assert_eq!(third.fleets[&relay()].since(&route("web")), Some(3));
     assert_eq!(
         third.fleets[&relay()].version,
@@ -106,9 +106,9 @@ fn what_was_away_must_be_acknowledged_anew() {
 #[test]
 fn a_fleet_that_is_made_anew_does_not_begin_with_revisions_that_were_used() {
     let first = first(&[RELAY, GRAPHITE, ALL]);
-    let second = first.next(apply(&[GRAPHITE, ALL]));
+    let second = first.after(apply(&[GRAPHITE, ALL]));
     assert_eq!(second.fleets.len(), 0);
-    let third = second.next(apply(&[RELAY, GRAPHITE, ALL]));
+    let third = second.after(apply(&[RELAY, GRAPHITE, ALL]));
     assert_eq!(third.fleets[&relay()].since(&route("all")), Some(2));
 }
 
@@ -116,16 +116,27 @@ fn a_fleet_that_is_made_anew_does_not_begin_with_revisions_that_were_used() {
 fn an_unchanged_publication_wakes_nobody() {
     let (publications, mut seen) = watch::channel(None);
     let metrics = Metrics::new();
-    publish(&publications, apply(&[RELAY, GRAPHITE, ALL]), &metrics);
+    publish(
+        &publications,
+        apply(&[RELAY, GRAPHITE, ALL]),
+        Duration::ZERO,
+        &metrics,
+    );
     assert!(seen.has_changed().unwrap());
     seen.mark_unchanged();
-    publish(&publications, apply(&[RELAY, GRAPHITE, ALL]), &metrics);
+    publish(
+        &publications,
+        apply(&[RELAY, GRAPHITE, ALL]),
+        Duration::ZERO,
+        &metrics,
+    );
     assert!(!seen.has_changed().unwrap());
     // A finding is news, even where the snapshot is the same.
     let unused = GRAPHITE.replace("name: graphite", "name: unused");
     publish(
         &publications,
         apply(&[RELAY, GRAPHITE, ALL, &unused]),
+        Duration::ZERO,
         &metrics,
     );
     assert!(seen.has_changed().unwrap());
@@ -134,7 +145,7 @@ fn an_unchanged_publication_wakes_nobody() {
 #[test]
 fn nothing_at_all_is_published_too() {
     let (publications, seen) = watch::channel(None);
-    publish(&publications, apply(&[]), &Metrics::new());
+    publish(&publications, apply(&[]), Duration::ZERO, &Metrics::new());
     assert_eq!(seen.borrow().as_deref(), Some(&Publication::default()));
 }
 
@@ -168,4 +179,60 @@ fn destination() -> Key {
 
 fn route(name: &str) -> Key {
     Key::new(Kind::Route, "d", name)
+}
+
+const HOLD: Duration = Duration::from_secs(30);
+
+impl Publication {
+    // What comes next where nothing is held.
+    fn after(&self, compiled: Compiled) -> Self {
+        self.next(compiled, Duration::ZERO, Instant::now())
+    }
+}
+
+// A fleet with so many routes; `edited` of them are not as they were.
+fn fleet(routes: usize, edited: usize) -> Compiled {
+    let routes = (0..routes).map(|number| {
+        let prefix = if number < edited { "edited" } else { "a" };
+        ALL.replace("name: all", &format!("name: route-{number}"))
+            .replace("spec: {", &format!("spec: {{match: {{prefix: {prefix}}}, "))
+    });
+    let routes: Vec<String> = routes.collect();
+    let mut manifests = vec![RELAY, GRAPHITE];
+    manifests.extend(routes.iter().map(String::as_str));
+    apply(&manifests)
+}
+
+#[test]
+fn a_fleet_that_loses_most_of_its_routes_goes_on_with_them_for_a_while() {
+    let now = Instant::now();
+    let relay = Key::new(Kind::Relay, "d", "edge");
+    let version = |publication: &Publication| publication.fleets[&relay].version;
+    let first = publication(fleet(20, 0));
+    // half of them may go
+    let half = first.next(fleet(10, 0), HOLD, now);
+    assert_ne!(version(&half), version(&first));
+
+    let held = first.next(fleet(9, 1), HOLD, now);
+    assert_eq!(version(&held), version(&first));
+    assert_eq!(held.held[&relay].routes, (20, 9));
+    // of those that are left, the one that was changed is active nowhere
+    let since = |route: &str| held.fleets[&relay].since(&Key::new(Kind::Route, "d", route));
+    assert_eq!((since("route-0"), since("route-1")), (Some(NEVER), Some(1)));
+
+    // what happens meanwhile does not make it longer
+    let later = held.next(fleet(8, 1), HOLD, now + HOLD / 2);
+    assert_eq!(later.held[&relay].until, now + HOLD);
+    let back = later.next(fleet(20, 0), HOLD, now + HOLD / 2);
+    assert_eq!(
+        (&back.held, version(&back)),
+        (&BTreeMap::new(), version(&first))
+    );
+    assert_eq!(
+        back.fleets[&relay].since(&Key::new(Kind::Route, "d", "route-0")),
+        Some(1)
+    );
+    let over = later.next(fleet(8, 1), HOLD, now + HOLD);
+    assert!(over.held.is_empty());
+    assert_ne!(version(&over), version(&first));
 }

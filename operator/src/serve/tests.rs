@@ -297,7 +297,12 @@ impl Operator {
     }
 
     fn publish(&self, manifests: &[&str]) {
-        crate::publish::publish(&self.publications, apply(manifests), &self.metrics);
+        crate::publish::publish(
+            &self.publications,
+            apply(manifests),
+            Duration::ZERO,
+            &self.metrics,
+        );
     }
 
     fn published(&self) -> Arc<Published> {
