@@ -88,6 +88,11 @@ bench: ## Measure against HAProxy and carbon-c-relay; ARGS="--lines N --rounds N
 	cargo build --release --package carbonway --package bench
 	target/release/bench $(ARGS)
 
+.PHONY: bench-operator
+bench-operator: ## Measure the operator with 10,000 Routes and up to 1,000 relays
+	cargo build --release --package operator
+	cargo bench --package tests --bench operator
+
 RUNNER := target/tools/bin/gungraun-runner
 
 .PHONY: bench-instructions
