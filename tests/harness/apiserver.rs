@@ -50,6 +50,8 @@ struct Shared {
     refusals: Mutex<u32>,
     // How many watches were told that they are too old.
     expired: AtomicU32,
+    // How many requests were to write something.
+    writes: AtomicU32,
 }
 
 impl ApiServer {
@@ -65,6 +67,7 @@ impl ApiServer {
             epoch: watch::Sender::new(0),
             refusals: Mutex::default(),
             expired: AtomicU32::new(0),
+            writes: AtomicU32::new(0),
         });
         let (stop, stopped) = oneshot::channel();
         let serving = Arc::clone(&shared);
@@ -111,6 +114,11 @@ impl ApiServer {
         let deleted = self.shared.store().delete(&key(kind, name));
         deleted.expect("what is deleted is there");
         self.shared.notify();
+    }
+
+    /// How many requests there were to write something.
+    pub fn writes(&self) -> u32 {
+        self.shared.writes.load(Ordering::Relaxed)
     }
 
     /// An object as it is stored.
@@ -223,6 +231,9 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     let Some(call) = Call::parse(&parts.uri) else {
         return status(StatusCode::NOT_FOUND, "NotFound");
     };
+    if parts.method != Method::GET {
+        shared.writes.fetch_add(1, Ordering::Relaxed);
+    }
     let body = axum::body::to_bytes(body, BODY_BYTES_MAX).await;
     let object = serde_json::from_slice(&body.unwrap_or_default()).unwrap_or(Value::Null);
     match (&parts.method, call) {

@@ -26,6 +26,7 @@ const DESTINATIONS: usize = 1_000;
 const RELAYS: usize = 100;
 const STORM: usize = 1_000;
 const CHANGES: usize = 50;
+const QUIET: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_secs(120);
 
 fn main() {
@@ -81,7 +82,10 @@ fn main() {
         fleet.snapshot_bytes() >> 10,
         began.elapsed()
     );
-    wait_until_programmed(&api, "r1", RELAYS, Instant::now());
+    for number in 0..ROUTES {
+        wait_until_programmed(&api, &format!("r{number}"), RELAYS, began);
+    }
+    println!("every Route says so after {:.2?}", began.elapsed());
     let mut took = Vec::new();
     let mut last = first;
     fleet.forget_bytes();
@@ -102,6 +106,15 @@ fn main() {
         at(1.0),
         fleet.bytes() / (CHANGES * RELAYS) as u64
     );
+    // What was changed last is still to be told in an event.
+    std::thread::sleep(Duration::from_secs(2));
+    let before = api.writes();
+    std::thread::sleep(QUIET);
+    println!(
+        "a quiet minute, with {} objects: {} writes",
+        ROUTES + DESTINATIONS + 1,
+        api.writes() - before
+    );
     drop(fleet);
 
     let began = Instant::now();
@@ -112,6 +125,7 @@ fn main() {
         began.elapsed()
     );
     operator.kill();
+    storm.forget_streams();
     operator = start_operator(&api, address);
     let began = Instant::now();
     storm.wait_for_all_to_come_back(PATIENCE);
