@@ -259,13 +259,12 @@ impl Fleets {
         leave: &Leave,
     ) -> Vec<(String, Standing)> {
         let all = self.stores.pods.all();
-        let mut there: BTreeSet<String> = all
+        let there: BTreeSet<String> = all
             .iter()
             .filter(|pod| pod.namespace() == relay.namespace())
             .filter(|pod| pod.labels().get(RELAY_LABEL) == Some(&relay.name_any()))
             .map(|pod| pod.name_any())
             .collect();
-        let count = (current - wanted) as usize;
         let names: Vec<String> = match objects::workload(&relay.spec) {
             Workload::StatefulSet => {
                 let name = objects::name(relay);
@@ -275,11 +274,12 @@ impl Fleets {
                     .collect()
             }
             Workload::Deployment => {
-                let (told, others): (Vec<_>, Vec<_>) = std::mem::take(&mut there)
-                    .into_iter()
-                    .partition(|pod| leave.has(pod));
-                there.extend(told.iter().chain(&others).cloned());
-                told.into_iter().chain(others).take(count).collect()
+                let mut names: Vec<_> = there.iter().cloned().collect();
+                names.sort_by_key(|pod| !leave.has(pod));
+                names.truncate(there.len().saturating_sub(wanted as usize));
+                // Those that have yet to be made need not go.
+                names.resize((current - wanted) as usize, String::new());
+                names
             }
         };
         let stands = |name: String| {

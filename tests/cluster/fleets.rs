@@ -1,7 +1,9 @@
 //! Fleets: what a Relay's pods are made by, how many there are, and how they go. With a kube-controller-manager, which makes
 //! the pods; a test says that they run, and runs a relay for each.
 
-use harness::{Cluster, DEADLINE, Kubectl, Sender, Sink, carbon, eventually, relay, route};
+use harness::{
+    Cluster, DEADLINE, Kubectl, RelayProcess, Sender, Sink, carbon, eventually, relay, route,
+};
 use serde_json::{Value, json};
 
 use crate::helm::Helm;
@@ -147,6 +149,58 @@ fn a_relay_becomes_pods_which_hand_over_what_they_hold_before_they_go() {
             left => Err(format!("{left:?}")),
         }
     });
+}
+
+#[test]
+fn of_a_deployment_the_pod_goes_that_was_told_to() {
+    let Some((_cluster, installation)) = install() else {
+        return;
+    };
+    let kubectl = &installation.kubectl;
+    kubectl.apply(&relay(
+        "",
+        "replicas: 2, spool: {ephemeral: {sizeLimit: 1Gi}},",
+    ));
+    let pods = || names(kubectl, "pod");
+    eventually(DEADLINE, "two pods", || match pods().len() {
+        2 => Ok(()),
+        pods => Err(format!("{pods}")),
+    });
+    let pods: Vec<_> = pods()
+        .into_iter()
+        .map(|pod| pod.replace("Pod ", ""))
+        .collect();
+    let start = |pod: &String| {
+        installation.say_that_a_pod_runs(pod);
+        installation.start_relay(pod)
+    };
+    let mut relays: Vec<_> = pods.iter().map(start).collect();
+    relays.iter_mut().for_each(RelayProcess::wait_until_ready);
+    installation.wait_until_ready(&["relay/edge"]);
+
+    kubectl.run(&["scale", "relay/edge", "--replicas=1"]);
+    let draining = installation.wait_for_reason("relay/edge", "Reconciling", "Draining");
+    let is_told = |pod: &&String| draining.message.ends_with(pod.as_str());
+    let told = pods
+        .iter()
+        .position(|pod| is_told(&pod))
+        .expect("a pod is named");
+    eventually(DEADLINE, "it not to be ready", || {
+        match relays[told].status("/readyz") {
+            Some(503) => Ok(()),
+            status => Err(format!("{status:?}")),
+        }
+    });
+    // as its kubelet would
+    installation.say_that_a_pod_is_not_ready(&pods[told]);
+    kubectl.run(&[
+        "wait",
+        "--for=delete",
+        "--timeout=60s",
+        &format!("pod/{}", pods[told]),
+    ]);
+    assert_eq!(names(kubectl, "pod"), [format!("Pod {}", pods[1 - told])]);
+    assert_eq!(relays[1 - told].status("/readyz"), Some(200));
 }
 
 #[test]

@@ -139,17 +139,26 @@ impl Installation {
         self.say_that_a_pod_runs(name);
     }
 
-    /// Says of a pod what its kubelet would.
+    /// Says of a pod, as its kubelet would, that it runs and is ready.
     pub(crate) fn say_that_a_pod_runs(&self, name: &str) {
+        self.set_ready(name, "True");
+    }
+
+    /// Says of a pod, as its kubelet would, that it runs and is not ready.
+    pub(crate) fn say_that_a_pod_is_not_ready(&self, name: &str) {
+        self.set_ready(name, "False");
+    }
+
+    fn set_ready(&self, pod: &str, ready: &str) {
         let status = json!({"status": {
             "phase": "Running",
-            "conditions": [{"type": "Ready", "status": "True"}],
+            "conditions": [{"type": "Ready", "status": ready}],
         }});
         let status = status.to_string();
         let patch = [
             "patch",
             "pod",
-            name,
+            pod,
             "--subresource=status",
             "--patch",
             &status,
