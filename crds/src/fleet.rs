@@ -18,7 +18,8 @@ pub struct RelaySpool {
     /// A volume for each pod, which outlives it. The pods are those of a StatefulSet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub persistent: Option<PersistentSpool>,
-    /// Room on the node, which goes with the pod. The pods are those of a Deployment.
+    /// Room on the node, which goes with the pod: also when it is replaced, as for another image. The pods are those of a
+    /// Deployment.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ephemeral: Option<EphemeralSpool>,
     /// Nowhere: what has no room in memory is dropped and counted. The pods are those of a Deployment.

@@ -223,7 +223,7 @@ pub struct Drain {
     /// How long it may take to hand over what it holds.
     pub timeout: Duration,
     /// How long a pod that is to go for good may take until nothing waits in it. After that it goes all the same; what waits in
-    /// its volume stays there.
+    /// its volume stays there. One with an ephemeral spool has as long as it takes.
     pub leave_timeout: Duration,
 }
 

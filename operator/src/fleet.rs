@@ -33,7 +33,7 @@ use crate::roster::{RelayPod, Roster};
 use crate::watch::Stores;
 use apply::{Applier, Fault};
 use objects::{Live, Workload};
-use scale::{Leave, Standing};
+use scale::Leave;
 
 pub(crate) use objects::{MANAGER, Settings};
 
@@ -190,23 +190,32 @@ impl Fleets {
         leave: &mut Leave,
     ) -> (Troubles, Vec<String>) {
         let (live, current) = self.live(relay);
+        let there = self.pods(relay);
         let wanted = relay.spec.replicas.unwrap_or(1);
-        let timeout = Duration::from_millis(relay.spec.drain.leave_timeout.as_millis());
-        let pods = match current {
-            Some(current) if current > wanted => self.goers(key, relay, (current, wanted), leave),
-            _ => Vec::new(),
-        };
+        // Pods of a workload that somebody took away go in good order too: once it is there again.
+        let present = wanted.max(pods_of_a_stateful_set(relay, &there));
+        let sizes = (current.unwrap_or(present), wanted);
+        let pods: Vec<_> = goers(relay, sizes, &there, leave)
+            .into_iter()
+            .map(|name| {
+                let fleet = key.clone();
+                let pod = RelayPod { fleet, name };
+                let is_drained = self.roster.is_drained(&pod);
+                (pod.name, is_drained)
+            })
+            .collect();
         let is_ordered = objects::workload(&relay.spec) == Workload::StatefulSet;
-        let from = current.unwrap_or(wanted);
-        let step = leave.step((from, wanted), &pods, is_ordered, timeout, Instant::now());
+        let step = leave.step(
+            sizes,
+            &pods,
+            is_ordered,
+            leave_timeout(relay),
+            Instant::now(),
+        );
         for pod in &step.overdue {
             warn!(relay = %key, pod, "a pod goes although lines may wait in it: it had until drain.leaveTimeout");
         }
-        let replicas = if current.is_some_and(|current| current > wanted) {
-            step.replicas
-        } else {
-            wanted
-        };
+        let replicas = step.replicas;
         if current.is_some_and(|current| current != replicas) {
             info!(relay = %key, replicas, "fleet changes size");
         }
@@ -224,8 +233,7 @@ impl Fleets {
             }),
         };
         // Those that may go stay told until they are gone.
-        let told = pods.into_iter().map(|(pod, _)| pod);
-        (troubles, told.filter(|pod| leave.has(pod)).collect())
+        (troubles, pods.into_iter().map(|(pod, _)| pod).collect())
     }
 
     // The workload that there is, and how many pods it is to have.
@@ -250,52 +258,60 @@ impl Fleets {
         }
     }
 
-    // Who would go, the first to go first, and how each stands.
-    fn goers(
-        &self,
-        key: &Key,
-        relay: &Relay,
-        (current, wanted): (i32, i32),
-        leave: &Leave,
-    ) -> Vec<(String, Standing)> {
+    // The pods that there are.
+    fn pods(&self, relay: &Relay) -> BTreeSet<String> {
         let all = self.stores.pods.all();
-        let there: BTreeSet<String> = all
-            .iter()
+        all.iter()
             .filter(|pod| pod.namespace() == relay.namespace())
             .filter(|pod| pod.labels().get(RELAY_LABEL) == Some(&relay.name_any()))
             .map(|pod| pod.name_any())
-            .collect();
-        let names: Vec<String> = match objects::workload(&relay.spec) {
-            Workload::StatefulSet => {
-                let name = objects::name(relay);
-                (wanted..current)
-                    .rev()
-                    .map(|ordinal| format!("{name}-{ordinal}"))
-                    .collect()
-            }
-            Workload::Deployment => {
-                let mut names: Vec<_> = there.iter().cloned().collect();
-                names.sort_by_key(|pod| !leave.has(pod));
-                names.truncate(there.len().saturating_sub(wanted as usize));
-                // Those that have yet to be made need not go.
-                names.resize((current - wanted) as usize, String::new());
-                names
-            }
-        };
-        let stands = |name: String| {
-            let pod = RelayPod {
-                fleet: key.clone(),
-                name,
-            };
-            let standing = match (there.contains(&pod.name), self.roster.is_drained(&pod)) {
-                (false, _) => Standing::Gone,
-                (true, true) => Standing::Drained,
-                (true, false) => Standing::Busy,
-            };
-            (pod.name, standing)
-        };
-        names.into_iter().map(stands).collect()
+            .collect()
     }
+}
+
+// Who is to go, the first to go first.
+fn goers(
+    relay: &Relay,
+    (current, wanted): (i32, i32),
+    there: &BTreeSet<String>,
+    leave: &Leave,
+) -> Vec<String> {
+    match objects::workload(&relay.spec) {
+        // One that is not there is about to be, and may have a volume; one that is there and need not be is on its way out.
+        Workload::StatefulSet => {
+            let name = objects::name(relay);
+            let end = current.max(pods_of_a_stateful_set(relay, there));
+            (wanted..end)
+                .rev()
+                .map(|ordinal| format!("{name}-{ordinal}"))
+                .collect()
+        }
+        Workload::Deployment => {
+            let mut names: Vec<_> = there.iter().cloned().collect();
+            names.sort_by_key(|pod| !leave.has(pod));
+            names.truncate(there.len().saturating_sub(wanted as usize));
+            // There may be more for a while, when pods are replaced.
+            if current <= wanted {
+                names.retain(|pod| leave.may_go(pod));
+            }
+            names
+        }
+    }
+}
+
+// What waits on a node goes with the pod, so that one has as long as it takes.
+fn leave_timeout(relay: &Relay) -> Option<Duration> {
+    let timeout = Duration::from_millis(relay.spec.drain.leave_timeout.as_millis());
+    relay.spec.spool.ephemeral.is_none().then_some(timeout)
+}
+
+// How many pods there are, by the last of them.
+fn pods_of_a_stateful_set(relay: &Relay, there: &BTreeSet<String>) -> i32 {
+    let name = objects::name(relay) + "-";
+    let ordinals = there
+        .iter()
+        .filter_map(|pod| pod.strip_prefix(&name)?.parse::<i32>().ok());
+    ordinals.max().map_or(0, |last| last + 1)
 }
 
 fn live<W: kube::ResourceExt>(

@@ -8,7 +8,8 @@
 //!       ──Report─────────────────────────────▶   how destinations stand; whenever that changes
 //! ```
 //!
-//! One relay of a fleet is offered a new snapshot first (`waves`). A stream looks at the newest publication when it is free to offer, so a slow relay skips versions and nothing queues up.
+//! One relay of a fleet is offered a new snapshot first (`waves`). A stream looks at the newest publication when it is free to
+//! offer, so a slow relay skips versions and nothing queues up.
 //! A fleet that does not exist (yet) is waited for. A stream has no task of its own: tonic polls it with its connection,
 //! and drops it, and its place in the roster, when the peer goes away.
 

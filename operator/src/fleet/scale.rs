@@ -1,25 +1,21 @@
 //! [`Leave`]: who of a fleet goes when there are to be fewer, and when. Pure: whoever asks brings the time.
 //!
 //! A pod that is to go for good is told so first. It takes nobody in any more and sends on what it holds; when it says that
-//! nothing waits in it, it goes. One that does not come to that in time goes all the same.
+//! nothing waits in it, it goes. One that does not come to that in time goes all the same. What was decided stays so: a pod that
+//! goes says nothing any more, and the watch may be behind.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// How a pod that is to go stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
-    /// It was told, and says that nothing waits in it.
-    Drained,
-    /// It did not, or not yet.
-    Busy,
-    /// There is no such pod.
-    Gone,
-}
-
-/// The pods of one fleet that are to go, each with the time since when.
+/// The pods of one fleet that are to go.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Leave(BTreeMap<String, Instant>);
+pub(crate) struct Leave(BTreeMap<String, Told>);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Told {
+    since: Instant,
+    may_go: bool,
+}
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,44 +29,48 @@ pub(crate) struct Step {
 }
 
 impl Leave {
-    /// The next step from `current` pods to `wanted`. `pods` are those that would go, the first to go first, each with how it
-    /// stands; they go in that order if `is_ordered`.
+    /// The next step from `current` pods to `wanted`. `pods` are those that are to go, the first to go first, each with whether it
+    /// says that it was told and that nothing waits in it; they go in that order if `is_ordered`. Without a `timeout` they have
+    /// as long as it takes.
     pub(crate) fn step(
         &mut self,
         (current, wanted): (i32, i32),
-        pods: &[(String, Standing)],
+        pods: &[(String, bool)],
         is_ordered: bool,
-        timeout: Duration,
+        timeout: Option<Duration>,
         now: Instant,
     ) -> Step {
         let before = std::mem::take(&mut self.0);
-        let mut step = Step {
-            replicas: current,
-            leaving: Vec::new(),
-            overdue: Vec::new(),
-        };
-        for (pod, standing) in pods {
-            let since = before.get(pod).copied().unwrap_or(now);
-            let is_overdue = now.duration_since(since) >= timeout;
-            let may_go = match standing {
-                Standing::Gone | Standing::Drained => true,
-                Standing::Busy => is_overdue,
-            };
-            if may_go && (!is_ordered || step.leaving.is_empty()) {
-                step.replicas -= 1;
-                if *standing == Standing::Busy {
-                    step.overdue.push(pod.clone());
-                }
-            } else {
-                step.leaving.push(pod.clone());
+        let (mut leaving, mut overdue) = (Vec::new(), Vec::new());
+        for (pod, is_drained) in pods {
+            let told = before.get(pod).copied().unwrap_or(Told {
+                since: now,
+                may_go: false,
+            });
+            let is_late = timeout.is_some_and(|timeout| now.duration_since(told.since) >= timeout);
+            let is_done = *is_drained || told.may_go || is_late;
+            let may_go = is_done && (!is_ordered || leaving.is_empty());
+            if !may_go {
+                leaving.push(pod.clone());
+            } else if !is_drained && !told.may_go {
+                overdue.push(pod.clone());
             }
-            // Until it is gone it stays told.
-            if *standing != Standing::Gone {
-                self.0.insert(pod.clone(), since);
-            }
+            self.0.insert(pod.clone(), Told { may_go, ..told });
         }
-        step.replicas = step.replicas.max(wanted);
-        step
+        let replicas = match current > wanted {
+            true => current.min(wanted + leaving.len() as i32),
+            false => wanted,
+        };
+        Step {
+            replicas,
+            leaving,
+            overdue,
+        }
+    }
+
+    /// Whether it was decided that a pod may go.
+    pub(crate) fn may_go(&self, pod: &str) -> bool {
+        self.0.get(pod).is_some_and(|told| told.may_go)
     }
 
     /// Whether a pod was told to go.
@@ -83,22 +83,22 @@ impl Leave {
 mod tests {
     use super::*;
 
-    const TIMEOUT: Duration = Duration::from_secs(60);
+    const TIMEOUT: Option<Duration> = Some(Duration::from_secs(60));
+    const BUSY: bool = false;
+    const DRAINED: bool = true;
 
-    fn pods<const N: usize>(pods: [(&str, Standing); N]) -> Vec<(String, Standing)> {
-        pods.map(|(name, standing)| (name.to_owned(), standing))
+    fn pods<const N: usize>(pods: [(&str, bool); N]) -> Vec<(String, bool)> {
+        pods.map(|(name, is_drained)| (name.to_owned(), is_drained))
             .into()
     }
 
     #[test]
     fn a_pod_goes_when_it_was_told_to_and_says_that_nothing_waits_in_it() {
         let (mut leave, now) = (Leave::default(), Instant::now());
-        let busy = pods([("b", Standing::Busy)]);
-        let told = leave.step((2, 1), &busy, true, TIMEOUT, now);
+        let told = leave.step((2, 1), &pods([("b", BUSY)]), true, TIMEOUT, now);
         assert_eq!((told.replicas, told.leaving), (2, vec!["b".to_owned()]));
-        assert!(leave.has("b"));
-        let drained = pods([("b", Standing::Drained)]);
-        let gone = leave.step((2, 1), &drained, true, TIMEOUT, now);
+        assert!(leave.has("b") && !leave.may_go("b"));
+        let gone = leave.step((2, 1), &pods([("b", DRAINED)]), true, TIMEOUT, now);
         assert_eq!(
             (gone.replicas, gone.leaving, gone.overdue),
             (1, vec![], vec![])
@@ -106,33 +106,42 @@ mod tests {
     }
 
     #[test]
+    fn what_was_decided_of_a_pod_stays_so_although_it_says_nothing_any_more() {
+        let (mut leave, now) = (Leave::default(), Instant::now());
+        leave.step((2, 1), &pods([("b", DRAINED)]), true, TIMEOUT, now);
+        let silent = leave.step((2, 1), &pods([("b", BUSY)]), true, TIMEOUT, now);
+        assert_eq!((silent.replicas, silent.overdue), (1, vec![]));
+        // nor does it count twice, while it is still there
+        let next = pods([("b", BUSY), ("a", BUSY)]);
+        assert_eq!(leave.step((1, 0), &next, true, TIMEOUT, now).replicas, 1);
+        assert!(leave.may_go("b") && !leave.may_go("a"));
+    }
+
+    #[test]
     fn a_pod_of_a_stateful_set_waits_for_those_after_it() {
         let (mut leave, now) = (Leave::default(), Instant::now());
-        let two = pods([("c", Standing::Busy), ("b", Standing::Drained)]);
-        for _ in 0..2 {
-            assert_eq!(leave.step((3, 1), &two, true, TIMEOUT, now).replicas, 3);
-        }
+        let two = pods([("c", BUSY), ("b", DRAINED)]);
+        assert_eq!(leave.step((3, 1), &two, true, TIMEOUT, now).replicas, 3);
         let step = leave.step((3, 1), &two, false, TIMEOUT, now);
         assert_eq!((step.replicas, step.leaving), (2, vec!["c".to_owned()]));
     }
 
     #[test]
-    fn a_pod_that_is_not_done_in_time_goes_all_the_same() {
+    fn a_pod_that_is_not_done_in_time_goes_all_the_same_if_there_is_such_a_time() {
         let (mut leave, now) = (Leave::default(), Instant::now());
-        let busy = pods([("b", Standing::Busy)]);
-        assert_eq!(leave.step((2, 1), &busy, true, TIMEOUT, now).replicas, 2);
-        let step = leave.step((2, 1), &busy, true, TIMEOUT, now + TIMEOUT);
+        let busy = pods([("b", BUSY)]);
+        let later = now + Duration::from_secs(60);
+        assert_eq!(leave.step((2, 1), &busy, true, None, now).replicas, 2);
+        assert_eq!(leave.step((2, 1), &busy, true, None, later).replicas, 2);
+        let step = leave.step((2, 1), &busy, true, TIMEOUT, later);
         assert_eq!((step.replicas, step.overdue), (1, vec!["b".to_owned()]));
     }
 
     #[test]
-    fn a_pod_that_is_not_there_is_not_waited_for_and_one_that_stays_is_forgotten() {
+    fn a_pod_that_stays_after_all_is_forgotten_and_more_pods_need_no_leave() {
         let (mut leave, now) = (Leave::default(), Instant::now());
-        let step = leave.step((2, 1), &pods([("b", Standing::Gone)]), true, TIMEOUT, now);
-        assert_eq!(step.replicas, 1);
-        leave.step((2, 1), &pods([("b", Standing::Busy)]), true, TIMEOUT, now);
-        assert!(leave.has("b"));
-        leave.step((2, 2), &[], true, TIMEOUT, now);
+        leave.step((2, 1), &pods([("b", BUSY)]), true, TIMEOUT, now);
+        assert_eq!(leave.step((2, 5), &[], true, TIMEOUT, now).replicas, 5);
         assert!(!leave.has("b"));
     }
 }
