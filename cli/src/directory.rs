@@ -1,8 +1,9 @@
 //! A directory of resources: every `*.yaml` and `*.yml` in it, several documents a file if need be. Directories within it
 //! are not read.
 //!
-//! Objects without a namespace are in `default`. Secrets, Services and EndpointSlices are there for resources to refer to. Other documents of other API
-//! groups (a kustomization, a ConfigMap) are passed over. What is wrong is collected, not thrown, so that all of it is said at once.
+//! Objects without a namespace are in `default`. Secrets, Services and EndpointSlices are there for resources to refer to, and
+//! Namespaces for their labels. Other documents of other API groups (a kustomization, a ConfigMap) are passed over. What is
+//! wrong is collected, not thrown, so that all of it is said at once.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -162,14 +163,14 @@ impl Parser<'_> {
                 .findings
                 .push(origin.finding(None, "", message));
         }
-        if (api_version, kind) == ("v1", "Secret") {
-            return self.secret(&origin, object);
-        }
-        if (api_version, kind) == ("v1", "Service") {
-            return self.service(&origin, object);
-        }
-        if (api_version, kind) == ("discovery.k8s.io/v1", "EndpointSlice") {
-            return self.endpoint_slice(&origin, object);
+        match (api_version, kind) {
+            ("v1", "Secret") => return self.secret(&origin, object),
+            ("v1", "Service") => return self.service(&origin, object),
+            ("discovery.k8s.io/v1", "EndpointSlice") => {
+                return self.endpoint_slice(&origin, object);
+            }
+            ("v1", "Namespace") => return self.namespace(&origin, object),
+            _ => {}
         }
         if api_version.split('/').next() != Some(crds::GROUP) {
             return;
@@ -253,6 +254,17 @@ impl Parser<'_> {
                 let finding = origin.finding(None, "metadata.labels", message);
                 self.directory.findings.push(finding);
             }
+        }
+    }
+
+    fn namespace(&mut self, origin: &Origin, object: Value) {
+        match serde_path_to_error::deserialize::<_, v1::Namespace>(object) {
+            Ok(object) => {
+                let labels = object.metadata.labels.unwrap_or_default();
+                let name = object.metadata.name.unwrap_or_default();
+                self.objects.namespaces.insert(name, labels);
+            }
+            Err(error) => self.undecodable(origin, &error),
         }
     }
 

@@ -59,9 +59,9 @@ const WHOLE_SECONDS_MESSAGE: &str =
     .message("wait counts from the start of the bucket, so a shorter one would miss the bucket's end: make it at least the interval")
     .field_path(".wait"))]
 pub struct AggregatorSpec {
-    /// The Relays, in this namespace, that run this aggregator. Default: the one labelled carbonway.io/default=true.
+    /// The Relays that run this aggregator. Default: the one labelled carbonway.io/default=true in this namespace.
     #[serde(default)]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
     #[schemars(length(max = 16))]
     pub relay_refs: Vec<RelayRef>,
     /// Aggregators with a higher priority see a line first; ties go by namespace, then name. The order matters where dropRaw is

@@ -41,9 +41,9 @@ use crate::{Match, RelayRef, Status};
 #[x_kube(validation = Rule::new("self.entries.all(e, (has(e.prefix) && e.prefix != '') || (has(e.notPrefix) && e.notPrefix != '') || (has(e.contains) && e.contains != '') || (has(e.notContains) && e.notContains != '') || (has(e.suffix) && e.suffix != '') || (has(e.regex) && e.regex != '') || (has(e.notRegex) && e.notRegex != '') || (has(e.glob) && e.glob != '') || (has(e.tags) && e.tags.size() > 0))")
     .message("an entry has no condition and would drop every line: set at least one of prefix, notPrefix, contains, notContains, suffix, regex, notRegex, glob, tags"))]
 pub struct BlocklistSpec {
-    /// The Relays, in this namespace, that run this blocklist. Default: the one labelled carbonway.io/default=true.
+    /// The Relays that run this blocklist. Default: the one labelled carbonway.io/default=true in this namespace.
     #[serde(default)]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
     #[schemars(length(max = 16))]
     pub relay_refs: Vec<RelayRef>,
     /// A line is dropped when any entry matches its name. An entry needs a condition: an empty one would drop everything.

@@ -68,10 +68,14 @@ pub enum Reason {
     Conflicted,
     /// No Relay is named or labelled as the default, or the one named does not exist.
     NoMatchingRelay,
+    /// It names a Relay of another namespace that does not exist or does not allow this one.
+    NotAllowedByRelay,
     /// It refers to a Relay that is not valid.
     RelayNotAccepted,
     /// It refers to a Destination that does not exist.
     DestinationNotFound,
+    /// It refers to a Destination of another namespace that does not exist or does not allow this one.
+    RefNotPermitted,
     /// It refers to a Destination that is not valid, or lacks what it refers to itself.
     DestinationNotAccepted,
     /// It refers to a Secret that does not exist, or that the operator may not read.
@@ -122,8 +126,10 @@ impl Reason {
             Self::UnsupportedValue => "UnsupportedValue",
             Self::Conflicted => "Conflicted",
             Self::NoMatchingRelay => "NoMatchingRelay",
+            Self::NotAllowedByRelay => "NotAllowedByRelay",
             Self::RelayNotAccepted => "RelayNotAccepted",
             Self::DestinationNotFound => "DestinationNotFound",
+            Self::RefNotPermitted => "RefNotPermitted",
             Self::DestinationNotAccepted => "DestinationNotAccepted",
             Self::SecretNotFound => "SecretNotFound",
             Self::InvalidSecret => "InvalidSecret",

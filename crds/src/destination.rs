@@ -4,7 +4,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{CarbonTls, Duration, Size, Status};
+use crate::{AllowedFrom, CarbonTls, Duration, Size, Status};
 
 /// Who gets lines, and how much may wait for it. Exactly one endpoint is set: carbon or file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
@@ -82,6 +82,10 @@ pub struct DestinationSpec {
     /// What is sent again when a connection broke.
     #[serde(default)]
     pub resend: Resend,
+    /// Which namespaces may name it in their Routes. Default: its own. Whoever may, may have its lines sent by any Relay, which
+    /// then holds what its Secrets hold.
+    #[serde(default)]
+    pub allowed_from: AllowedFrom,
 }
 
 /// A carbon server, or the servers of a Service, over TCP, in the plaintext protocol.

@@ -20,6 +20,7 @@ mod destination;
 mod fleet;
 mod manifest;
 mod matching;
+mod namespaces;
 mod quantity;
 mod relay;
 mod rewriter;
@@ -39,6 +40,10 @@ pub use fleet::{
 };
 pub use manifest::{KINDS, all, to_yaml};
 pub use matching::Match;
+pub use namespaces::{
+    AllowedFrom, AllowedNamespaces, LabelOperator, NamespaceExpression, NamespaceSelector,
+    Namespaces,
+};
 pub use quantity::{Duration, QuantityError, Size};
 pub use relay::{
     Drain, Listener, Metrics20Level, NotFinite, Plaintext, Relay, RelaySpec, TagForm, Validation,
@@ -48,7 +53,7 @@ pub use rewriter::{RewriteRule, Rewriter, RewriterSpec};
 pub use route::{
     Algorithm, ConsistentHash, Distribution, HashKey, OnMatch, RelayRef, Route, RouteSpec, Target,
 };
-pub use status::{Health, LastError, OrphanedSpool, OrphanedSpools, Status};
+pub use status::{Health, LastError, OrphanedSpool, OrphanedSpools, RelayProgress, Status};
 pub use tls::{CarbonTls, ListenerTls, SecretRef};
 
 /// The API group of every kind here.

@@ -5,8 +5,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    DeletionPolicy, Duration, FleetNetworkPolicy, ListenerTls, Overrides, RelaySpool, Status,
-    Upgrade,
+    AllowedNamespaces, DeletionPolicy, Duration, FleetNetworkPolicy, ListenerTls, Overrides,
+    RelaySpool, Status, Upgrade,
 };
 
 // Timestamps are whole seconds; and what travels to relays says with a zero that there is no limit.
@@ -68,6 +68,9 @@ pub struct RelaySpec {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     #[schemars(length(min = 1, max = 16))]
     pub listeners: Vec<Listener>,
+    /// Which namespaces may attach Routes, Blocklists, Rewriters and Aggregators to it. Default: its own.
+    #[serde(default)]
+    pub allowed_namespaces: AllowedNamespaces,
     /// What a line must be to be let in.
     #[serde(default)]
     pub validation: Validation,

@@ -48,9 +48,9 @@ use crate::{Match, RelayRef, Status};
 #[x_kube(validation = Rule::new("self.rules.all(a, self.rules.exists_one(b, a.name == b.name))")
     .message("two rules have the same name: give each its own"))]
 pub struct RewriterSpec {
-    /// The Relays, in this namespace, that run this rewriter. Default: the one labelled carbonway.io/default=true.
+    /// The Relays that run this rewriter. Default: the one labelled carbonway.io/default=true in this namespace.
     #[serde(default)]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
     #[schemars(length(max = 16))]
     pub relay_refs: Vec<RelayRef>,
     /// Rewriters with a higher priority change a name first; ties go by namespace, then name.

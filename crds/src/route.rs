@@ -52,9 +52,9 @@ use crate::{Match, Status};
 #[x_kube(validation = Rule::new("self.distribution == 'ConsistentHash' || self.destinations.all(d, !has(d.instance))")
     .message("an instance is for distribution: ConsistentHash only"))]
 pub struct RouteSpec {
-    /// The Relays, in this namespace, that run this route. Default: the one labelled carbonway.io/default=true.
+    /// The Relays that run this route. Default: the one labelled carbonway.io/default=true in this namespace.
     #[serde(default)]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
     #[schemars(length(max = 16))]
     pub relay_refs: Vec<RelayRef>,
     /// Routes with a higher priority see a line first; ties go by namespace, then name.
@@ -83,20 +83,34 @@ pub struct RouteSpec {
     pub destinations: Vec<Target>,
 }
 
-/// A Relay in the same namespace.
+/// A Relay.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RelayRef {
     /// The Relay's name.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
+    /// Its namespace; the Relay must allow this one in its allowedNamespaces. Default: this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = 63),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+    )]
+    pub namespace: Option<String>,
 }
 
-/// A Destination in the same namespace, and which of the route's lines it gets.
+/// A Destination, and which of the route's lines it gets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Target {
     /// The Destination's name.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
+    /// Its namespace; the Destination must allow this one in its allowedFrom. Default: this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = 63),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+    )]
+    pub namespace: Option<String>,
     /// Which of the route's lines. Default: all.
     #[serde(rename = "match")]
     pub matches: Option<Match>,

@@ -21,6 +21,12 @@ pub struct Status {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 32))]
     pub programmed_pods: String,
+    /// The Relays that run it, with the relay pods of each on which this generation is active; at most 16 of them. Not on
+    /// Relays and Destinations.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["namespace".into(), "name".into()]))]
+    #[schemars(length(max = 16))]
+    pub relays: Vec<RelayProgress>,
     /// On a Relay, the version of the newest snapshot for its pods: a SHA-256 in hexadecimal.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 64))]
@@ -41,6 +47,21 @@ pub struct Status {
     /// On a Relay, what its pods have on disk for Destinations that are gone; not there if that is nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub orphaned_spools: Option<OrphanedSpools>,
+}
+
+/// How far a Relay has come with an object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RelayProgress {
+    /// The Relay's namespace.
+    #[schemars(length(max = 63))]
+    pub namespace: String,
+    /// The Relay's name.
+    #[schemars(length(max = 253))]
+    pub name: String,
+    /// On how many of its pods this generation is active, of how many: "2/3".
+    #[schemars(length(max = 32))]
+    pub programmed_pods: String,
 }
 
 /// How a Destination stands with all relay pods together. Figures are rounded down to two digits, and written every 30 seconds
@@ -128,6 +149,7 @@ impl Default for Status {
             observed_generation: unobserved(),
             conditions: Vec::new(),
             programmed_pods: String::new(),
+            relays: Vec::new(),
             snapshot_version: String::new(),
             replicas: None,
             ready_replicas: None,

@@ -83,6 +83,18 @@ pub struct Verdict {
 }
 
 impl Verdict {
+    /// Whether it refers to what another namespace does not allow.
+    pub fn is_forbidden(&self) -> bool {
+        [&self.accepted, &self.resolved_refs]
+            .into_iter()
+            .any(|finding| {
+                matches!(
+                    finding.reason,
+                    Reason::NotAllowedByRelay | Reason::RefNotPermitted
+                )
+            })
+    }
+
     /// The first finding that something is wrong.
     pub fn failure(&self) -> Option<&Finding> {
         [&self.accepted, &self.resolved_refs]
@@ -127,8 +139,10 @@ impl Finding {
             | Reason::UnsupportedValue
             | Reason::Conflicted
             | Reason::NoMatchingRelay
+            | Reason::NotAllowedByRelay
             | Reason::RelayNotAccepted
             | Reason::DestinationNotFound
+            | Reason::RefNotPermitted
             | Reason::DestinationNotAccepted
             | Reason::SecretNotFound
             | Reason::InvalidSecret

@@ -139,13 +139,14 @@ fn programmed(verdict: &Verdict, progress: &Progress) -> Finding {
         );
     }
     match progress {
-        Progress { pods: 0, .. } => {
-            let relays: Vec<_> = verdict.fleets.iter().map(ToString::to_string).collect();
-            Finding::new(
-                Reason::NoRelays,
-                format!("{} has no relay pods", relays.join(", ")),
-            )
-        }
+        // Without their names: a Destination may be in those of other namespaces.
+        Progress { pods: 0, .. } => Finding::new(
+            Reason::NoRelays,
+            match verdict.fleets.len() {
+                1 => "the Relay that runs it has no relay pods".to_owned(),
+                relays => format!("the {relays} Relays that run it have no relay pods"),
+            },
+        ),
         Progress { pods, active, .. } => Finding::new(
             if active == pods {
                 Reason::Programmed
@@ -232,8 +233,8 @@ mod tests {
         assert_eq!(
             said(&accepted(), &progress(0, 0))[2..],
             [
-                "Programmed=False NoRelays: Relay d/edge has no relay pods",
-                "Ready=False NoRelays: Relay d/edge has no relay pods",
+                "Programmed=False NoRelays: the Relay that runs it has no relay pods",
+                "Ready=False NoRelays: the Relay that runs it has no relay pods",
             ]
         );
     }

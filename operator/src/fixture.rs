@@ -48,6 +48,13 @@ pub(crate) fn apply(manifests: &[&str]) -> Compiled {
             objects.services.entry(name).or_default().put_slice(&slice);
             continue;
         }
+        if manifest.starts_with("\nkind: Namespace\n") {
+            let namespace: k8s_openapi::api::core::v1::Namespace =
+                serde_saphyr::from_str(&format!("apiVersion: v1{manifest}")).unwrap();
+            let labels = namespace.labels().clone();
+            objects.namespaces.insert(namespace.name_any(), labels);
+            continue;
+        }
         let kind = Kind::ALL
             .into_iter()
             .find(|kind| manifest.starts_with(&format!("\nkind: {kind}\n")))
@@ -66,7 +73,10 @@ pub(crate) fn apply(manifests: &[&str]) -> Compiled {
 
 fn read<K: DeserializeOwned>(manifest: &str) -> Arc<K> {
     let mut manifest = format!("apiVersion: carbonway.io/v1alpha1{manifest}");
-    if !manifest.contains("namespace:") {
+    let mut metadata = manifest
+        .lines()
+        .filter(|line| line.starts_with("metadata:"));
+    if !metadata.any(|line| line.contains("namespace:")) {
         manifest = manifest.replacen("metadata: {", "metadata: {namespace: d, ", 1);
     }
     Arc::new(serde_saphyr::from_str(&manifest).unwrap())

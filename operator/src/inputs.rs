@@ -8,7 +8,7 @@ mod service;
 use std::collections::BTreeMap;
 use std::{fmt, sync::Arc};
 
-use crds::{Aggregator, Blocklist, Destination, Relay, Rewriter, Route};
+use crds::{Aggregator, Blocklist, Destination, Namespaces, Relay, Rewriter, Route};
 use kube::ResourceExt;
 use relay_proto::ObjectRef;
 
@@ -121,6 +121,9 @@ impl fmt::Display for Key {
     }
 }
 
+/// Labels, by their keys.
+pub type Labels = BTreeMap<String, String>;
+
 /// Resources, a list for each kind.
 #[derive(Clone, Debug, Default)]
 pub struct Objects {
@@ -138,8 +141,22 @@ pub struct Objects {
     pub aggregators: Vec<Arc<Aggregator>>,
     /// Certificates and keys that these refer to. Others may be among them; nobody looks at those.
     pub secrets: BTreeMap<SecretName, Secret>,
+    /// The labels of namespaces, by which Relays and Destinations may allow them. One that is missing has its name alone.
+    pub namespaces: BTreeMap<String, Labels>,
     /// Services that these refer to, with their endpoints. Others may be among them; nobody looks at those.
     pub services: BTreeMap<ServiceName, Service>,
+}
+
+impl Objects {
+    /// Whether a resource allows namespaces by their labels.
+    pub fn wants_namespaces(&self) -> bool {
+        let relays = self.relays.iter();
+        let mut relays = relays.map(|relay| relay.spec.allowed_namespaces.from);
+        let destinations = self.destinations.iter();
+        let mut destinations = destinations.map(|object| object.spec.allowed_from.namespaces);
+        relays.any(|from| from == Namespaces::Selector)
+            || destinations.any(|from| from == Namespaces::Selector)
+    }
 }
 
 /// All resources at one moment. Each list is sorted by namespace, then name, and holds no identity twice, so that the
@@ -159,6 +176,7 @@ impl Inputs {
             rewriters,
             aggregators,
             secrets,
+            namespaces,
             services,
         } = objects;
         Self(Objects {
@@ -169,6 +187,7 @@ impl Inputs {
             rewriters: sorted(rewriters),
             aggregators: sorted(aggregators),
             secrets,
+            namespaces,
             services,
         })
     }

@@ -28,6 +28,9 @@ mod secrets;
 mod endpoints;
 
 #[cfg(feature = "cluster")]
+mod namespaces;
+
+#[cfg(feature = "cluster")]
 mod fleet;
 #[cfg(feature = "cluster")]
 mod lease;

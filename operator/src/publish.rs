@@ -103,7 +103,10 @@ impl Publication {
                 let before = self.fleets.get(relay);
                 let published = match before {
                     Some(before) if before.version == fleet.version => before.again(generation),
-                    Some(before) if let Some(why) = self.hold(relay, before, fleet, hold, now) => {
+                    Some(before)
+                        if let Some(why) =
+                            self.hold(relay, before, fleet, &compiled.verdicts, hold, now) =>
+                    {
                         held.insert(relay.clone(), why);
                         before.held(fleet, generation)
                     }
@@ -123,17 +126,25 @@ impl Publication {
         }
     }
 
-    // Whether most of a fleet's routes are gone at once, and not for long: somebody may have deleted too much.
+    // Whether most of a fleet's routes are gone at once, and not for long: somebody may have deleted too much. Not if one of
+    // them is no longer allowed, for that takes effect at once.
     fn hold(
         &self,
         relay: &Key,
         before: &Published,
         fleet: &Fleet,
+        verdicts: &BTreeMap<Key, Verdict>,
         hold: Duration,
         now: Instant,
     ) -> Option<Held> {
         let routes = (before.routes, fleet.snapshot.routes.len());
         if routes.0 < ROUTES_GUARDED_MIN || routes.1 * 2 >= routes.0 {
+            return None;
+        }
+        let mut forbidden = verdicts
+            .iter()
+            .filter(|(_, verdict)| verdict.is_forbidden() && !verdict.fleets.contains(relay));
+        if forbidden.any(|(key, _)| before.members.contains_key(key)) {
             return None;
         }
         let until = self.held.get(relay).map_or(now + hold, |held| held.until);
@@ -266,8 +277,12 @@ pub(crate) async fn run(
         }
         let inputs = stores.inputs();
         let objects = inputs.objects();
-        let have_secrets = stores.secrets.have(&objects.secrets_wanted());
-        if !stores.services.have(&objects.services_wanted()) || !have_secrets {
+        let have_all = [
+            stores.secrets.have(&objects.secrets_wanted()),
+            stores.services.have(&objects.services_wanted()),
+            stores.namespaces.have(objects.wants_namespaces()),
+        ];
+        if have_all.contains(&false) {
             // They are being read, and that is told as a change.
             continue;
         }

@@ -362,15 +362,15 @@ impl View {
         health::orphaned_spools(reported.iter().map(|(_, reported)| &**reported))
     }
 
-    /// How far the pods of the object's fleets have come with it.
-    pub(crate) fn progress(
+    /// How far the pods of these Relays have come with the object.
+    pub(crate) fn progress<'a>(
         &self,
         key: &Key,
-        verdict: &Verdict,
+        relays: impl IntoIterator<Item = &'a Key>,
         publication: &Publication,
     ) -> Progress {
         let mut progress = Progress::default();
-        for relay in &verdict.fleets {
+        for relay in relays {
             let (Some(fleet), Some(since)) = (
                 self.fleets.get(relay),
                 publication

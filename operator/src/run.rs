@@ -19,6 +19,7 @@ use crate::endpoints;
 use crate::fleet::{Fleets, Said};
 use crate::lease::Candidate;
 use crate::metrics::Metrics;
+use crate::namespaces;
 use crate::publish::{self, Publications};
 use crate::roster::Roster;
 use crate::secrets;
@@ -120,6 +121,11 @@ impl Warm {
         let (shared, counted) = (|| Arc::clone(&stores), || Arc::clone(&metrics));
         workers.spawn(secrets::run(client.clone(), shared(), counted()));
         workers.spawn(endpoints::run(client.clone(), shared(), counted()));
+        match config.namespace {
+            // There is no other to allow.
+            Some(_) => stores.namespaces.settle(),
+            None => drop(workers.spawn(namespaces::run(client.clone(), shared(), counted()))),
+        }
         let hold = Duration::from_millis(config.shrink_hold.as_millis());
         workers.spawn(publish::run(shared(), published, hold, counted()));
         Self {

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crds::{Reason, Status};
+use crds::{Reason, RelayProgress, Status};
 use futures::{StreamExt as _, stream};
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::jiff::Timestamp;
@@ -41,6 +41,8 @@ const CALLS_MAX: usize = 16;
 const PAUSE: Duration = Duration::from_millis(50);
 /// How often the figures of a status alone are worth a write.
 const FIGURES_INTERVAL: Duration = Duration::from_secs(30);
+/// Relays that a status names; an object names no more.
+const RELAYS_MAX: usize = 16;
 const REEVALUATE: Duration = Duration::from_secs(30);
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 
@@ -340,7 +342,7 @@ impl Moment {
 impl Moment {
     // What the status of an object should be.
     fn desired(&self, key: &Key, verdict: &Verdict, current: &Status) -> Status {
-        let mut progress = self.view.progress(key, verdict, &self.publication);
+        let mut progress = self.view.progress(key, &verdict.fleets, &self.publication);
         let standing = match key.kind {
             Kind::Destination => self.view.standing(key, verdict),
             Kind::Relay | Kind::Route | Kind::Blocklist | Kind::Rewriter | Kind::Aggregator => None,
@@ -362,6 +364,7 @@ impl Moment {
             progress.unfinished = Some(Finding::new(Reason::Held, message));
         }
         let mut status = desired::status(verdict, &progress, current, self.now);
+        status.relays = self.by_relay(key, verdict);
         if let Some((Some(size), _)) = fleet {
             status.replicas = Some(size.replicas);
             status.ready_replicas = Some(size.ready);
@@ -379,6 +382,27 @@ impl Moment {
             desired::keep_health(&mut status, current, key.kind);
         }
         status
+    }
+}
+
+impl Moment {
+    // How far each Relay has come with an object that names it.
+    fn by_relay(&self, key: &Key, verdict: &Verdict) -> Vec<RelayProgress> {
+        let relays = match key.kind {
+            Kind::Route | Kind::Blocklist | Kind::Rewriter | Kind::Aggregator => &verdict.fleets,
+            // A Destination is in those of whoever may name it, of whom it is told nothing.
+            Kind::Relay | Kind::Destination => return Vec::new(),
+        };
+        let relays = relays.iter().take(RELAYS_MAX);
+        let progress = relays.map(|relay| RelayProgress {
+            namespace: relay.namespace.clone(),
+            name: relay.name.clone(),
+            programmed_pods: self
+                .view
+                .progress(key, [relay], &self.publication)
+                .to_string(),
+        });
+        progress.collect()
     }
 }
 

@@ -30,6 +30,7 @@ use crate::endpoints::Services;
 use crate::fleet;
 use crate::inputs::{Inputs, Objects};
 use crate::metrics::Metrics;
+use crate::namespaces::Namespaces;
 use crate::secrets::Secrets;
 
 /// What the API server has.
@@ -50,6 +51,8 @@ pub(crate) struct Stores {
     pub(crate) secrets: Secrets,
     /// Those that Destinations refer to, each watched for itself.
     pub(crate) services: Services,
+    /// The labels of namespaces, once they are wanted.
+    pub(crate) namespaces: Namespaces,
     /// Something that is compiled changed.
     pub(crate) inputs_changed: Notify,
     /// Something that statuses speak of changed.
@@ -108,6 +111,7 @@ impl Stores {
             rewriters: self.rewriters.all(),
             aggregators: self.aggregators.all(),
             secrets: self.secrets.all(),
+            namespaces: self.namespaces.all(),
             services: self.services.all(),
         })
     }

@@ -19,4 +19,5 @@ mod installation;
 mod outage;
 mod release;
 mod schema;
+mod tenancy;
 mod trust;

@@ -3,6 +3,7 @@
 mod aggregator;
 mod attachment;
 mod destination;
+mod permission;
 mod relay;
 mod rewriter;
 mod route;
@@ -12,12 +13,13 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crds::RelayRef;
+use crds::{AllowedFrom, RelayRef};
 use kube::ResourceExt;
 use relay_proto as proto;
 
 pub(crate) use attachment::Attachment;
 use attachment::Relays;
+use permission::Permission;
 
 use super::Finding;
 use crate::inputs::{Inputs, Key, Kind};
@@ -60,6 +62,8 @@ pub(crate) struct RouteDraft {
     pub(crate) route: Attached<proto::Route>,
     /// In the order of the resource.
     pub(crate) destinations: Vec<Key>,
+    /// The first of them, by its place, that is of another namespace and does not exist or does not allow this one.
+    pub(crate) forbidden: Option<usize>,
 }
 
 /// Every object. Where the order of evaluation matters it is: priority from high to low, then namespace, then name.
@@ -79,7 +83,18 @@ pub(crate) struct Drafts {
 impl Drafts {
     pub(crate) fn of(inputs: &Inputs) -> Self {
         let objects = inputs.objects();
-        let relays = Relays::of(&objects.relays);
+        let permission = Permission {
+            namespaces: &objects.namespaces,
+        };
+        let relays = Relays::of(&objects.relays, &permission);
+        let allowed_from: BTreeMap<Key, &AllowedFrom> = objects
+            .destinations
+            .iter()
+            .map(|object| {
+                let key = Key::of(Kind::Destination, object.as_ref());
+                (key, &object.spec.allowed_from)
+            })
+            .collect();
         let references = destination::References {
             secrets: &objects.secrets,
             services: &objects.services,
@@ -107,9 +122,20 @@ impl Drafts {
             let draft = draft(Kind::Route, object, |object, key| {
                 Ok(route::message(object, key))
             });
+            let destinations = route::destinations(object);
+            let namespace = &draft.key.namespace;
+            let is_given = |key: &Key| {
+                key.namespace == *namespace
+                    || allowed_from.get(key).is_some_and(|allowed| {
+                        let selector = allowed.selector.as_ref();
+                        let which = allowed.namespaces;
+                        permission.is_given(&key.namespace, which, selector, namespace)
+                    })
+            };
             RouteDraft {
+                forbidden: destinations.iter().position(|key| !is_given(key)),
+                destinations,
                 route: attached(draft, &relays, &object.spec.relay_refs),
-                destinations: route::destinations(object),
             }
         });
         Self {
@@ -151,7 +177,7 @@ fn by_priority<K>(objects: &[Arc<K>], priority: impl Fn(&K) -> i32) -> Vec<&K> {
     ordered
 }
 
-fn attached<M>(draft: Draft<M>, relays: &Relays, refs: &[RelayRef]) -> Attached<M> {
+fn attached<M>(draft: Draft<M>, relays: &Relays<'_>, refs: &[RelayRef]) -> Attached<M> {
     Attached {
         attachment: relays.attach(&draft.key.namespace, refs),
         draft,

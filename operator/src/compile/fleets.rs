@@ -45,13 +45,11 @@ pub(super) fn settle(drafts: &Drafts) -> Settled {
                 idle.insert(relay, idle_targets);
             }
             Err(refused) => {
-                // What was refused may be in the other fleets of its namespace; and this one is to be made again.
-                unsettled.extend(
-                    drafts
-                        .relays
-                        .keys()
-                        .filter(|other| other.namespace == relay.namespace),
-                );
+                // What was refused may be in other fleets; and this one is to be made again.
+                let holds = |fleet: &Fleet| fleet.members().any(|key| refused.contains_key(&key));
+                unsettled.extend(drafts.relays.keys().filter(|other| {
+                    *other == relay || settled.fleets.get(other).is_some_and(holds)
+                }));
                 settled.refused.extend(refused);
             }
         }
@@ -154,6 +152,9 @@ fn assemble(
     snapshot.aggregators = messages(&members.aggregators, relay, usable);
     let mut destinations = BTreeMap::new();
     for route in members.routes.get(relay).into_iter().flatten() {
+        if route.forbidden.is_some() {
+            continue;
+        }
         let targets: Option<Vec<_>> = route
             .destinations
             .iter()
@@ -227,9 +228,14 @@ fn warnings(
     let shadowed = shadowed(&fleet.snapshot)
         .into_iter()
         .filter_map(move |shadowed| {
-            let message = format!("no line reaches it in {relay}: {}", shadowed.why);
-            let finding = Finding::new(Reason::Shadowed, message);
-            Some((Key::from_ref(&shadowed.route)?, finding))
+            let key = Key::from_ref(&shadowed.route)?;
+            // Of another namespace nothing is told.
+            let why = match shadowed.by.namespace == key.namespace {
+                true => shadowed.why,
+                false => "a Route of another namespace takes all that this one could".to_owned(),
+            };
+            let message = format!("no line reaches it in {relay}: {why}");
+            Some((key, Finding::new(Reason::Shadowed, message)))
         });
     let idle = idle_targets.into_iter().filter_map(|idle| {
         let message = "it owns no series, for the algorithm takes it for another destination of this route: give each an \

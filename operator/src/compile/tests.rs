@@ -1,5 +1,6 @@
 //! Apply these resources: expect this snapshot, these findings.
 
+mod tenancy;
 mod tls;
 
 use proptest::prelude::*;

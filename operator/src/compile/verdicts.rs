@@ -154,6 +154,16 @@ fn unresolved_destination(
     settled: &Settled,
 ) -> Option<Finding> {
     let named = || route.destinations.iter().enumerate();
+    if let Some((i, key)) = route.forbidden.and_then(|place| named().nth(place)) {
+        // Of another namespace nothing is told, not even what exists there.
+        let namespace = &route.route.draft.key.namespace;
+        let message = format!(
+            "{key} does not exist or does not allow namespace {namespace}, so the whole route is left out: its \
+             spec.allowedFrom is to include it"
+        );
+        let field = format!("destinations[{i}]");
+        return Some(Finding::at(field, Reason::RefNotPermitted, message));
+    }
     let missing = named().find(|(_, key)| !drafts.destinations.contains_key(key));
     let refused = named().find_map(|(i, key)| Some((i, key, settled.refused.get(key)?)));
     let (i, reason, message) = match (missing, refused) {

@@ -236,3 +236,35 @@ fn a_fleet_that_loses_most_of_its_routes_goes_on_with_them_for_a_while() {
     assert!(over.held.is_empty());
     assert_ne!(version(&over), version(&first));
 }
+
+#[test]
+fn routes_that_are_no_longer_allowed_go_at_once() {
+    let now = Instant::now();
+    let relay = Key::new(Kind::Relay, "d", "edge");
+    let fleet = |allowed: &str| {
+        let relay = RELAY.replace(
+            "spec: {",
+            &format!("spec: {{allowedNamespaces: {{from: {allowed}}}, "),
+        );
+        let open = GRAPHITE.replace("spec: {", "spec: {allowedFrom: {namespaces: All}, ");
+        let routes = (0..20).map(|number| {
+            ALL.replace(
+                "name: all",
+                &format!("name: route-{number}, namespace: team"),
+            )
+            .replace(
+                "spec: {",
+                "spec: {relayRefs: [{name: edge, namespace: d}], ",
+            )
+            .replace("name: graphite", "name: graphite, namespace: d")
+        });
+        let routes: Vec<String> = routes.collect();
+        let mut manifests = vec![relay.as_str(), &open];
+        manifests.extend(routes.iter().map(String::as_str));
+        apply(&manifests)
+    };
+    let first = publication(fleet("All"));
+    assert_eq!(first.fleets[&relay].routes, 20);
+    let next = first.next(fleet("Same"), HOLD, now);
+    assert_eq!((next.fleets[&relay].routes, next.held.len()), (0, 0));
+}

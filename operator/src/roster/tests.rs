@@ -184,7 +184,9 @@ fn pod(name: &str, more: &str) -> Arc<Pod> {
 fn progress_of(roster: &Roster, pods: &[Arc<Pod>], key: &Key) -> Progress {
     let publication = publication(apply(&[RELAY, GRAPHITE, ALL]));
     let verdict = &publication.verdicts[key];
-    roster.view(pods).progress(key, verdict, &publication)
+    roster
+        .view(pods)
+        .progress(key, &verdict.fleets, &publication)
 }
 
 fn said(roster: &Roster, pods: &[Arc<Pod>]) -> String {

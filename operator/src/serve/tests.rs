@@ -335,7 +335,9 @@ impl Operator {
         let publication = self.publications.borrow();
         let publication = publication.as_ref().unwrap();
         let verdict = &publication.verdicts[&route];
-        self.roster.view(&[]).progress(&route, verdict, publication)
+        self.roster
+            .view(&[])
+            .progress(&route, &verdict.fleets, publication)
     }
 
     async fn reaches(&self, progress: &str) {

@@ -54,6 +54,7 @@ pub(super) fn status(
             true => String::new(),
             false => progress.to_string(),
         },
+        relays: Vec::new(),
         snapshot_version: String::new(),
         replicas: None,
         ready_replicas: None,
@@ -87,6 +88,7 @@ pub(super) fn keep_health(status: &mut Status, current: &Status, kind: Kind) {
 pub(super) fn is_same(a: &Status, b: &Status) -> bool {
     a.observed_generation == b.observed_generation
         && a.programmed_pods == b.programmed_pods
+        && a.relays == b.relays
         && a.snapshot_version == b.snapshot_version
         && size(a) == size(b)
         && timeless(a.health.as_ref()) == timeless(b.health.as_ref())
@@ -103,6 +105,7 @@ pub(super) fn is_about_figures_alone(current: &Status, desired: &Status) -> bool
     let orphans = |status: &Status| status.orphaned_spools.as_ref().map(|spools| spools.count);
     current.observed_generation == desired.observed_generation
         && current.programmed_pods == desired.programmed_pods
+        && current.relays == desired.relays
         && current.snapshot_version == desired.snapshot_version
         && size(current) == size(desired)
         && pods(current) == pods(desired)

@@ -1,4 +1,4 @@
-//! Which Relays run an object: those that it names in its namespace, or the one labelled as the default there.
+//! Which Relays run an object: those that it names and that allow its namespace, or the one labelled as the default there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -6,15 +6,16 @@ use std::sync::Arc;
 use crds::{DEFAULT_RELAY_LABEL, Reason, Relay, RelayRef};
 use kube::ResourceExt as _;
 
+use super::permission::Permission;
 use crate::compile::Finding;
 use crate::inputs::{Key, Kind};
 
 /// The Relays that an object attaches to.
 #[derive(Debug)]
 pub(crate) struct Attachment {
-    /// Those that exist.
+    /// Those that exist and allow it.
     pub(crate) relays: BTreeSet<Key>,
-    /// That those it names do not all exist, or that there is no default.
+    /// That not all it names are among them, or that there is no default.
     pub(crate) missing: Option<Finding>,
 }
 
@@ -23,14 +24,15 @@ pub(crate) struct Attachment {
 /// Two Relays of a namespace may both be labelled. Then the one whose name sorts first is the default: never the older one,
 /// because creation times change when a cluster is built anew from the same Git content. The others go on running what
 /// names them, and say so.
-pub(crate) struct Relays {
-    all: BTreeSet<Key>,
+pub(crate) struct Relays<'a> {
+    all: BTreeMap<Key, &'a Relay>,
     defaults: BTreeMap<String, Key>,
+    permission: &'a Permission<'a>,
 }
 
-impl Relays {
+impl<'a> Relays<'a> {
     /// `relays` are sorted.
-    pub(crate) fn of(relays: &[Arc<Relay>]) -> Self {
+    pub(crate) fn of(relays: &'a [Arc<Relay>], permission: &'a Permission<'a>) -> Self {
         let mut defaults = BTreeMap::new();
         for relay in relays.iter().filter(|relay| claims_default(relay)) {
             let key = Key::of(Kind::Relay, relay.as_ref());
@@ -38,9 +40,13 @@ impl Relays {
         }
         let all = relays
             .iter()
-            .map(|relay| Key::of(Kind::Relay, relay.as_ref()))
+            .map(|relay| (Key::of(Kind::Relay, relay.as_ref()), relay.as_ref()))
             .collect();
-        Self { all, defaults }
+        Self {
+            all,
+            defaults,
+            permission,
+        }
     }
 
     /// That `relay` is labelled as the default, but another comes before it.
@@ -78,25 +84,53 @@ impl Relays {
                 },
             };
         }
+        let key = |reference: &RelayRef| {
+            let named = reference.namespace.as_deref().unwrap_or(namespace);
+            Key::new(Kind::Relay, named, reference.name.as_str())
+        };
         let (relays, missing): (BTreeSet<Key>, BTreeSet<Key>) = refs
             .iter()
-            .map(|reference| Key::new(Kind::Relay, namespace, reference.name.as_str()))
-            .partition(|key| self.all.contains(key));
+            .map(key)
+            .partition(|key| self.is_given(key, namespace));
         Attachment {
-            missing: missing.first().map(|first| {
-                let others = match missing.len() {
-                    1 => String::new(),
-                    count => format!(" (nor do {} others)", count - 1),
-                };
-                Finding::at(
-                    "relayRefs",
-                    Reason::NoMatchingRelay,
-                    format!("{first} does not exist{others}: create it, or name one that exists"),
-                )
-            }),
+            missing: missing
+                .first()
+                .map(|first| self::missing(first, missing.len() - 1, namespace)),
             relays,
         }
     }
+
+    fn is_given(&self, relay: &Key, namespace: &str) -> bool {
+        self.all.get(relay).is_some_and(|object| {
+            let allowed = &object.spec.allowed_namespaces;
+            let selector = allowed.selector.as_ref();
+            self.permission
+                .is_given(&relay.namespace, allowed.from, selector, namespace)
+        })
+    }
+}
+
+// Of another namespace nothing is told, not even what exists there.
+fn missing(first: &Key, others: usize, namespace: &str) -> Finding {
+    let others = match others {
+        0 => String::new(),
+        others => format!(" (nor do {others} others)"),
+    };
+    let (reason, message) = if first.namespace == namespace {
+        (
+            Reason::NoMatchingRelay,
+            format!("{first} does not exist{others}: create it, or name one that exists"),
+        )
+    } else {
+        (
+            Reason::NotAllowedByRelay,
+            format!(
+                "{first} does not exist or does not allow namespace {namespace}{others}: its spec.allowedNamespaces is to \
+                 include it"
+            ),
+        )
+    };
+    Finding::at("relayRefs", reason, message)
 }
 
 fn claims_default(relay: &Relay) -> bool {

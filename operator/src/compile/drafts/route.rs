@@ -56,7 +56,10 @@ pub(super) fn destinations(route: &Route) -> Vec<Key> {
         .spec
         .destinations
         .iter()
-        .map(|target| Key::new(Kind::Destination, namespace, target.name.as_str()))
+        .map(|target| {
+            let namespace = target.namespace.as_deref().unwrap_or(namespace);
+            Key::new(Kind::Destination, namespace, target.name.as_str())
+        })
         .collect()
 }
 
