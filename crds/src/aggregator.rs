@@ -61,7 +61,8 @@ const WHOLE_SECONDS_MESSAGE: &str =
 pub struct AggregatorSpec {
     /// The Relays that run this aggregator. Default: the one labelled carbonway.io/default=true in this namespace.
     #[serde(default)]
-    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    #[x_kube(merge_strategy = ListMerge::Atomic, validation = Rule::new("self.all(a, self.exists_one(b, a == b))")
+        .message("a Relay is named twice: name it once"))]
     #[schemars(length(max = 16))]
     pub relay_refs: Vec<RelayRef>,
     /// Aggregators with a higher priority see a line first; ties go by namespace, then name. The order matters where dropRaw is

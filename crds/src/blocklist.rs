@@ -43,7 +43,8 @@ use crate::{Match, RelayRef, Status};
 pub struct BlocklistSpec {
     /// The Relays that run this blocklist. Default: the one labelled carbonway.io/default=true in this namespace.
     #[serde(default)]
-    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    #[x_kube(merge_strategy = ListMerge::Atomic, validation = Rule::new("self.all(a, self.exists_one(b, a == b))")
+        .message("a Relay is named twice: name it once"))]
     #[schemars(length(max = 16))]
     pub relay_refs: Vec<RelayRef>,
     /// A line is dropped when any entry matches its name. An entry needs a condition: an empty one would drop everything.

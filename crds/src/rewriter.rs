@@ -50,7 +50,8 @@ use crate::{Match, RelayRef, Status};
 pub struct RewriterSpec {
     /// The Relays that run this rewriter. Default: the one labelled carbonway.io/default=true in this namespace.
     #[serde(default)]
-    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    #[x_kube(merge_strategy = ListMerge::Atomic, validation = Rule::new("self.all(a, self.exists_one(b, a == b))")
+        .message("a Relay is named twice: name it once"))]
     #[schemars(length(max = 16))]
     pub relay_refs: Vec<RelayRef>,
     /// Rewriters with a higher priority change a name first; ties go by namespace, then name.

@@ -54,7 +54,8 @@ use crate::{Match, Status};
 pub struct RouteSpec {
     /// The Relays that run this route. Default: the one labelled carbonway.io/default=true in this namespace.
     #[serde(default)]
-    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    #[x_kube(merge_strategy = ListMerge::Atomic, validation = Rule::new("self.all(a, self.exists_one(b, a == b))")
+        .message("a Relay is named twice: name it once"))]
     #[schemars(length(max = 16))]
     pub relay_refs: Vec<RelayRef>,
     /// Routes with a higher priority see a line first; ties go by namespace, then name.

@@ -193,7 +193,36 @@ fn refused() -> Vec<(String, &'static [&'static str])> {
                 "x",
                 "destinations: [{name: a}], relayRefs: [{name: a}, {name: a}]",
             ),
-            &["spec.relayRefs[1]: Duplicate value"],
+            &["spec.relayRefs", "a Relay is named twice: name it once"],
+        ),
+        (
+            route(
+                "x",
+                "destinations: [{name: a}], relayRefs: [{name: a, namespace: \"b.c\"}]",
+            ),
+            &["spec.relayRefs[0].namespace", "should match"],
+        ),
+        (
+            relay("", "allowedNamespaces: {from: Selector},"),
+            &["spec.allowedNamespaces", "Selector, which needs one"],
+        ),
+        (
+            relay("", "allowedNamespaces: {selector: {}},"),
+            &["spec.allowedNamespaces", "a selector is for from: Selector"],
+        ),
+        (
+            relay(
+                "",
+                "allowedNamespaces: {from: Selector, selector: {matchExpressions: [{key: a, operator: In}]}},",
+            ),
+            &["matchExpressions[0]", "In and NotIn need values"],
+        ),
+        (
+            destination(
+                "x",
+                "allowedFrom: {namespaces: All, selector: {}}, file: {path: /x}",
+            ),
+            &["spec.allowedFrom", "a selector is for namespaces: Selector"],
         ),
         (
             route("x", "destinations: [{name: a}], mach: {prefix: a}"),
@@ -440,6 +469,7 @@ fn what_can_work_is_accepted_and_its_defaults_are_filled_in() {
     );
     let host = kubectl.get(&["destination", "host"]);
     let expected = serde_json::json!({
+        "allowedFrom": {"namespaces": "Same"},
         "carbon": {
             "address": "graphite.example.com:2003",
             "connectTimeout": "5s",
