@@ -92,6 +92,8 @@ pub enum Reason {
     Pending,
     /// A relay pod refused the snapshot because of it.
     Rejected,
+    /// A relay pod cannot read what this release of the operator writes.
+    SchemaUnsupported,
     /// There are no relay pods.
     NoRelays,
     /// Another object takes every line that this one could.
@@ -138,6 +140,7 @@ impl Reason {
             Self::NotReferenced => "NotReferenced",
             Self::Pending => "Pending",
             Self::Rejected => "Rejected",
+            Self::SchemaUnsupported => "SchemaUnsupported",
             Self::NoRelays => "NoRelays",
             Self::Shadowed => "Shadowed",
             Self::IdleDestination => "IdleDestination",

@@ -151,6 +151,7 @@ impl Finding {
             | Reason::NotReferenced
             | Reason::Pending
             | Reason::Rejected
+            | Reason::SchemaUnsupported
             | Reason::NoRelays
             | Reason::Shadowed
             | Reason::IdleDestination

@@ -9,7 +9,7 @@
 //! | `ResolvedRefs` | always      | everything that it refers to exists and is accepted              |
 //! | `Programmed`   | always      | every relay pod concerned acknowledged a snapshot that holds it   |
 //! | `Ready`        | always      | all of these; else the first that failed, with its reason        |
-//! | `Stalled`      | while true  | a person is needed: not accepted, or a relay refused it          |
+//! | `Stalled`      | while true  | a person is needed: not accepted, or a relay cannot take it       |
 //! | `Reconciling`  | while true  | relays have yet to answer, or pods of a Relay are about to go     |
 //! | `Shadowed`     | while true  | no line can reach it, because another object takes them all      |
 //! | `PartiallyInvalid` | while true | a part of it has no effect                                    |
@@ -35,6 +35,8 @@ pub struct Progress {
     pub active: usize,
     /// The first refusal that names the object.
     pub rejection: Option<Rejection>,
+    /// That a relay pod cannot read what this operator writes.
+    pub unable: Option<String>,
     /// What hinders a Destination, as relay pods report it; or a Relay's pods, as the API server has it.
     pub degraded: Option<Finding>,
     /// What is yet to happen to a Relay: its pods are about to go, or its snapshot is held.
@@ -99,7 +101,10 @@ pub fn conditions(verdict: &Verdict, progress: &Progress) -> Vec<Condition> {
     ];
     let stalled = Some(&verdict.accepted)
         .filter(|finding| !finding.is_true())
-        .or_else(|| Some(&programmed).filter(|finding| finding.reason == Reason::Rejected));
+        .or_else(|| {
+            let needs_a_person = [Reason::Rejected, Reason::SchemaUnsupported];
+            Some(&programmed).filter(|finding| needs_a_person.contains(&finding.reason))
+        });
     if let Some(finding) = stalled {
         conditions.push(present(ConditionType::Stalled, finding));
     }
@@ -137,6 +142,10 @@ fn programmed(verdict: &Verdict, progress: &Progress) -> Finding {
             Reason::Rejected,
             format!("active on {progress} relay pods; {pod} refused it: {message}"),
         );
+    }
+    if let Some(why) = &progress.unable {
+        let message = format!("active on {progress} relay pods; {why}");
+        return Finding::new(Reason::SchemaUnsupported, message);
     }
     match progress {
         // Without their names: a Destination may be in those of other namespaces.
@@ -256,6 +265,20 @@ mod tests {
                 format!("Ready=False Rejected: {message}"),
                 format!("Stalled=True Rejected: {message}"),
             ]
+        );
+    }
+
+    #[test]
+    fn a_relay_of_another_time_is_said_and_needs_a_person() {
+        let progress = Progress {
+            unable: Some("edge-0 reads snapshots up to schema 0".into()),
+            ..progress(2, 1)
+        };
+        let message = "active on 1/2 relay pods; edge-0 reads snapshots up to schema 0";
+        assert_eq!(
+            said(&accepted(), &progress)[2..],
+            ["Programmed=False", "Ready=False", "Stalled=True"]
+                .map(|is| format!("{is} SchemaUnsupported: {message}"))
         );
     }
 

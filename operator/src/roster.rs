@@ -7,7 +7,7 @@ use std::time::Duration;
 use crds::{OrphanedSpools, RELAY_LABEL};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Resource as _, ResourceExt as _};
-use relay_proto::{ObjectError, Version};
+use relay_proto::{ObjectError, SCHEMA, Version};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
@@ -53,6 +53,8 @@ struct Entry {
     acknowledged: Option<Acknowledged>,
     /// What it refused, unless it acknowledged something since.
     refused: Option<Refused>,
+    /// The newest schema that it reads, if that is not enough.
+    reads: Option<u32>,
     /// What it reported last on this stream.
     reported: Option<Arc<Reported>>,
 }
@@ -117,6 +119,7 @@ impl Roster {
             uid,
             acknowledged,
             refused,
+            reads: None,
             reported: None,
         };
         relays.entries.insert(pod.clone(), entry);
@@ -178,6 +181,9 @@ impl Roster {
                 fleet
                     .acknowledged
                     .extend(entry.acknowledged.map(|acknowledged| acknowledged.revision));
+                if let Some(newest) = entry.reads {
+                    fleet.unable.get_or_insert((pod.name.clone(), newest));
+                }
                 if let Some(Refused { revision, errors }) = &entry.refused {
                     fleet
                         .refused
@@ -267,6 +273,11 @@ impl Place {
         });
     }
 
+    /// The relay reads snapshots up to schema `newest`, which is not enough.
+    pub(crate) fn reads(&self, newest: u32) {
+        self.update(|entry| entry.reads = Some(newest));
+    }
+
     /// The relay says how its destinations stand.
     pub(crate) fn report(&self, reported: Reported) {
         let is_drained = reported.is_drained;
@@ -310,6 +321,8 @@ struct FleetView {
     heard: BTreeSet<String>,
     /// The revisions that they run.
     acknowledged: Vec<u64>,
+    /// The first pod that cannot read what this operator writes, and the newest schema that it reads.
+    unable: Option<(String, u32)>,
     /// Pod, revision, what is wrong by object.
     refused: Vec<(String, u64, BTreeMap<Key, String>)>,
     /// Pod, and what it reported last.
@@ -386,6 +399,12 @@ impl View {
                 .iter()
                 .filter(|revision| **revision >= since)
                 .count();
+            if let (None, Some((pod, newest))) = (&progress.unable, &fleet.unable) {
+                progress.unable = Some(format!(
+                    "{pod} reads snapshots up to schema {newest} and the operator writes {SCHEMA}: upgrade the relay, which \
+                     goes on with what it has"
+                ));
+            }
             // Since then the object may have been mended.
             let rejection = fleet
                 .refused

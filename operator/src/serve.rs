@@ -228,10 +228,15 @@ impl Stranger {
             pod,
             active,
             build,
+            reads,
             is_leaving,
         } = greeting;
         info!(relay = %pod.fleet, pod = pod.name, build, peer = self.peer, "relay connected");
         let place = self.roster.join(pod.clone(), active);
+        if let Some(newest) = reads {
+            warn!(relay = %pod.fleet, pod = pod.name, newest, "the relay cannot read this operator's snapshots, and goes on with what it has");
+            place.reads(newest);
+        }
         self.metrics.sync_streams.inc();
         let part = self.rollout.join(&pod.fleet);
         Conversation {
@@ -247,6 +252,7 @@ impl Stranger {
             publications: self.publications,
             leaving: self.leaving,
             part,
+            is_able: reads.is_none(),
             look_again: None,
             is_whole: false,
             is_leaving,
@@ -276,6 +282,8 @@ struct Conversation {
     publications: Publications,
     leaving: Leaving,
     part: Participant,
+    /// It reads what this operator writes.
+    is_able: bool,
     /// When it may have its turn, if nothing changes.
     look_again: Option<Instant>,
     /// What it is sent next builds on nothing, for it refused something.
@@ -363,7 +371,7 @@ impl Conversation {
     }
 
     fn offer(&mut self) -> Option<ToRelay> {
-        if self.offered.is_some() {
+        if self.offered.is_some() || !self.is_able {
             return None;
         }
         let (publication, newest) = self.newest()?;

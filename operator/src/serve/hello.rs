@@ -15,6 +15,8 @@ pub(super) struct Greeting {
     /// What the relay runs.
     pub(super) active: Option<Version>,
     pub(super) build: String,
+    /// The newest schema that it reads, if that is not this operator's.
+    pub(super) reads: Option<u32>,
     /// It was told to go for good.
     pub(super) is_leaving: bool,
 }
@@ -30,12 +32,6 @@ impl Greeting {
         if !is_name(&hello.pod) {
             return Err(Status::invalid_argument("hello names no pod"));
         }
-        if hello.schema_max < SCHEMA {
-            return Err(Status::failed_precondition(format!(
-                "the relay reads snapshots up to schema {} and this operator writes {SCHEMA}: upgrade the relay",
-                hello.schema_max
-            )));
-        }
         let active = match hello.active_version.as_slice() {
             [] => None,
             bytes => Some(
@@ -49,6 +45,7 @@ impl Greeting {
                 name: hello.pod,
             },
             active,
+            reads: Some(hello.schema_max).filter(|newest| *newest < SCHEMA),
             is_leaving: hello.leaving,
             build: hello.build.chars().take(NAME_BYTES_MAX).collect(),
         })
