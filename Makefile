@@ -33,7 +33,7 @@ soak: ## Try delivery under faults, for some minutes; prints what it measured
 	cargo test --release --package tests --test soak -- --nocapture --test-threads 1
 
 .PHONY: tools
-tools: $(VENV)/.made ## Install what the tests run beside us (into target/tools)
+tools: $(VENV)/.made $(VENV)/bin/promtool ## Install what the tests run beside us (into target/tools)
 
 # GRAPHITE_NO_PREFIX keeps carbon in the environment; it goes to /opt/graphite otherwise.
 $(VENV)/.made: tests/requirements.txt
@@ -42,6 +42,13 @@ $(VENV)/.made: tests/requirements.txt
 	GRAPHITE_NO_PREFIX=True $(VENV)/bin/pip install --quiet --disable-pip-version-check --requirement $<
 	touch $@
 comma := ,
+
+# Unpacked and not installed: the package would start a Prometheus.
+$(VENV)/bin/promtool: | $(VENV)/.made
+	@cd $$(mktemp -d) && { apt-get download --quiet prometheus || { $(SUDO) apt-get update -q && apt-get download prometheus; }; } \
+		&& dpkg-deb --fsys-tarfile prometheus_*.deb | tar --extract --to-stdout ./usr/bin/promtool > promtool \
+		&& chmod +x promtool && mv promtool $@ \
+		|| echo "no promtool: tests that need it say SKIPPED"
 
 .PHONY: lint
 lint: ## Check formatting, lints, packages alone, dependencies, shell scripts
@@ -75,6 +82,10 @@ proto: ## Make the protobuf bindings from snapshot.proto
 .PHONY: chart
 chart: crds ## Bring the Helm chart's copy of the CRDs up to date
 	cp crds/yaml/*.yaml charts/carbonway/files/crds/
+
+.PHONY: kustomize
+kustomize: tools ## Make the kustomize base from the Helm chart
+	CARBONWAY_WRITE=1 cargo test --quiet --package tests --test cluster the_kustomize_base_is_what
 
 .PHONY: image
 image: ## Build the container images into target/image, without a Docker engine

@@ -271,7 +271,7 @@ impl Follower<'_> {
             active: usize::from(self.errors.is_empty()),
             rejection,
             degraded: health::standing(key, pods).and_then(|standing| standing.degraded),
-            unfinished: None,
+            ..Progress::default()
         }
     }
 

@@ -16,6 +16,10 @@ pub struct Flags {
     #[command(flatten)]
     pub config: Config,
 
+    /// Asks an operator whether it is ready, says what it answers, and exits: 0 if it is.
+    #[arg(long, value_name = "http://HOST:PORT/PATH", exclusive = true)]
+    pub probe: Option<String>,
+
     /// What is logged: a level (error, warn, info, debug, trace), or a filter such as info,operator=debug.
     #[arg(long, env = "CARBONWAY_LOG_LEVEL", default_value = "info")]
     pub log_level: String,

@@ -65,10 +65,13 @@ pub mod config;
 mod causes;
 
 #[cfg(feature = "cluster")]
+mod probe;
+
+#[cfg(feature = "cluster")]
 mod run;
 
 #[cfg(feature = "cluster")]
-pub use {causes::causes, config::Config, run::run};
+pub use {causes::causes, config::Config, probe::probe, run::run};
 
 #[cfg(test)]
 mod fixture;

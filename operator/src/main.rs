@@ -17,6 +17,18 @@ fn main() -> ExitCode {
         eprintln!("carbonway-operator: {}", operator::causes(error.as_ref()));
         return ExitCode::FAILURE;
     }
+    if let Some(url) = &flags.probe {
+        return match operator::probe(url) {
+            Ok(answer) => {
+                println!("{answer}");
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                eprintln!("carbonway-operator: {}", operator::causes(error.as_ref()));
+                ExitCode::FAILURE
+            }
+        };
+    }
     match run(flags) {
         Ok(()) => {
             info!("stopped");

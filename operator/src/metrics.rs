@@ -70,6 +70,8 @@ pub(crate) struct Metrics {
     snapshot_revision: Family<FleetLabel, Gauge>,
     pub(crate) leading: Gauge,
     held: Gauge,
+    pub(crate) unprogrammed_objects: Gauge,
+    pub(crate) certificate_expiry: Gauge,
     pub(crate) sync_streams: Gauge,
     pub(crate) sync_streams_refused: Counter,
     pub(crate) sync_offers: Counter,
@@ -92,6 +94,8 @@ impl Metrics {
             snapshot_revision: Family::default(),
             leading: Gauge::default(),
             held: Gauge::default(),
+            unprogrammed_objects: Gauge::default(),
+            certificate_expiry: Gauge::default(),
             sync_streams: Gauge::default(),
             sync_streams_refused: Counter::default(),
             sync_offers: Counter::default(),
@@ -149,6 +153,17 @@ impl Metrics {
             "publications_held",
             "Fleets that stay on their last snapshot for a while, because most of their Routes are gone at once",
             self.held.clone(),
+        );
+        registry.register(
+            "unprogrammed_objects",
+            "Objects that are accepted and not yet active on every relay pod concerned, as the leader sees it",
+            self.unprogrammed_objects.clone(),
+        );
+        registry.register_with_unit(
+            "certificate_expiry_timestamp",
+            "When the certificate that relays are shown is over; 0 before there is one",
+            Unit::Seconds,
+            self.certificate_expiry.clone(),
         );
         registry.register(
             "leading",

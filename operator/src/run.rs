@@ -178,6 +178,7 @@ impl Warm {
                 source,
                 certificate: Arc::clone(&certificate),
                 stores: Arc::clone(&stores),
+                metrics: Arc::clone(&self.metrics),
             };
             tasks.workers.spawn(keeper.run());
             certificate

@@ -6,6 +6,7 @@
 
 mod desired;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,6 +87,8 @@ struct Moment {
     is_settled: bool,
     /// How many pods Relays have, and what is to be said of them.
     fleets: BTreeMap<Key, (Option<Size>, Troubles)>,
+    /// How many objects were met that are not active on every relay pod concerned.
+    unprogrammed: Cell<i64>,
 }
 
 impl Report {
@@ -148,19 +151,21 @@ impl Report {
             now: Timestamp::now(),
             is_settled,
             fleets: self.fleets(),
+            unprogrammed: Cell::default(),
         };
         let stores = &self.stores;
-        [
+        let due = [
             moment.due(Kind::Relay, &stores.relays, written),
             moment.due(Kind::Destination, &stores.destinations, written),
             moment.due(Kind::Route, &stores.routes, written),
             moment.due(Kind::Blocklist, &stores.blocklists, written),
             moment.due(Kind::Rewriter, &stores.rewriters, written),
             moment.due(Kind::Aggregator, &stores.aggregators, written),
-        ]
-        .into_iter()
-        .flatten()
-        .collect()
+        ];
+        self.metrics
+            .unprogrammed_objects
+            .set(moment.unprogrammed.get());
+        due.into_iter().flatten().collect()
     }
 
     fn fleets(&self) -> BTreeMap<Key, (Option<Size>, Troubles)> {
@@ -343,6 +348,9 @@ impl Moment {
     // What the status of an object should be.
     fn desired(&self, key: &Key, verdict: &Verdict, current: &Status) -> Status {
         let mut progress = self.view.progress(key, &verdict.fleets, &self.publication);
+        if progress.active < progress.pods {
+            self.unprogrammed.set(self.unprogrammed.get() + 1);
+        }
         let standing = match key.kind {
             Kind::Destination => self.view.standing(key, verdict),
             Kind::Relay | Kind::Route | Kind::Blocklist | Kind::Rewriter | Kind::Aggregator => None,

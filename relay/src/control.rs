@@ -4,6 +4,8 @@
 //! that is drawn at random so that a fleet does not come back all at once.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -57,6 +59,7 @@ pub(crate) struct Client {
     offers: mpsc::Sender<Offered>,
     reports: Reports,
     leave: watch::Sender<bool>,
+    is_connected: Arc<AtomicBool>,
     // What is running.
     active: Option<(Version, Bytes)>,
     // An offer that has yet to come whole.
@@ -125,11 +128,17 @@ impl Client {
                 offers,
                 reports,
                 leave,
+                is_connected: Arc::default(),
                 active: None,
                 arriving: None,
             },
             receiver,
         ))
+    }
+
+    /// Whether it is in touch with the operator.
+    pub(crate) fn is_connected(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.is_connected)
     }
 
     /// Stays in touch. `active` is the encoded snapshot that is running at first. Does not end while the offers are received.
@@ -139,6 +148,7 @@ impl Client {
         while !self.offers.is_closed() {
             let began = Instant::now();
             let Err(status) = self.follow().await;
+            self.is_connected.store(false, Ordering::Relaxed);
             if began.elapsed() >= GOOD_STREAM {
                 back_off = BACK_OFF_MIN;
             }
@@ -158,6 +168,7 @@ impl Client {
         })?;
         let (outbound, mut inbound) = self.open(channel, token).await?;
         info!(operator = %self.endpoint.uri(), "connected to the operator");
+        self.is_connected.store(true, Ordering::Relaxed);
         // What it was told before this stream, it may have forgotten.
         self.reports.mark_changed();
         self.arriving = None;

@@ -38,7 +38,7 @@ use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -110,6 +110,8 @@ pub struct View {
     aggregates: Arc<aggregates::Figures>,
     // The pod is to go for good.
     is_leaving: Arc<AtomicBool>,
+    // Whether it is connected to an operator, if it is to be.
+    sync_connected: Arc<OnceLock<Arc<AtomicBool>>>,
 }
 
 #[derive(Default)]
@@ -212,6 +214,7 @@ impl Relay {
             refused,
             aggregates: Arc::clone(&flusher.figures),
             is_leaving: Arc::default(),
+            sync_connected: Arc::default(),
         };
         let spools = state_dir.map(|directory| Arc::new(directory.join("spools")));
         let (reports_out, reports) = watch::channel(None);
@@ -346,6 +349,11 @@ impl Relay {
             spools: None,
             ..self
         }
+    }
+
+    /// Has metrics tell whether it is connected to an operator.
+    fn is_to_be_connected(&self, is_connected: Arc<AtomicBool>) {
+        self.view.sync_connected.get_or_init(|| is_connected);
     }
 
     /// Says whether this relay is to go for good: it is not ready then.

@@ -31,7 +31,7 @@ enum Kind {
     Gauge,
 }
 
-const OF_LISTENERS: [Metric<Listening>; 4] = [
+const OF_LISTENERS: [Metric<Listening>; 5] = [
     Metric {
         kind: Kind::Counter,
         name: "connections_accepted",
@@ -55,6 +55,18 @@ const OF_LISTENERS: [Metric<Listening>; 4] = [
         name: "connections",
         help: "Connections that are open",
         value: |listener| listener.connections.load(Ordering::Relaxed) as u64,
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "listener_certificate_expiry_timestamp_seconds",
+        help: "When the certificate that senders are shown is over; 0 where there is none",
+        value: |listener| {
+            let settings = listener.settings();
+            let tls = settings.tls.as_ref();
+            let expires =
+                tls.and_then(|tls| relay_tls::expires(tls.identity.certificate.as_bytes()));
+            expires.unwrap_or_default()
+        },
     },
 ];
 
@@ -397,6 +409,11 @@ impl Scrape {
         let info = [([("version", text.as_str())], u64::from(version.is_some()))];
         let help = "1 and the version of the snapshot in force; 0 without one";
         family(encoder, Kind::Gauge, "snapshot_info", help, info)?;
+        if let Some(is_connected) = self.0.sync_connected.get() {
+            let help = "1 while this relay is connected to an operator";
+            let value = is_connected.load(Ordering::Relaxed).into();
+            single(encoder, Kind::Gauge, "sync_connected", help, value)?;
+        }
         let help = "1 while this relay takes lines";
         single(
             encoder,

@@ -49,6 +49,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
     let (leave, mut leaving) = watch::channel(false);
     let (client, mut offers) =
         control::Client::new(operator, relay_ref, &config.pod, relay.reports(), leave)?;
+    relay.is_to_be_connected(client.is_connected());
     let mut shutdown = std::pin::pin!(shutdown);
     let mut admin = std::pin::pin!(serve_admin(admin, relay.view(), axum::Router::new()));
     let mut client = std::pin::pin!(client.run(active));

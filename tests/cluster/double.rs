@@ -15,14 +15,15 @@ use crate::installation::Condition;
 
 const POD: &str = "edge-0";
 
-// An operator that serves the namespace "default", where objects of the double are.
-struct Operator {
+/// An operator that serves the namespace "default", where objects of the double are.
+pub(crate) struct Operator {
     process: Process,
     address: Ipv4Addr,
 }
 
 impl Operator {
-    fn start(api: &ApiServer) -> Self {
+    /// Starts it.
+    pub(crate) fn start(api: &ApiServer) -> Self {
         let address = own_address();
         let mut command = Command::new(binary("carbonway-operator"));
         command
@@ -33,7 +34,8 @@ impl Operator {
         Self { process, address }
     }
 
-    fn wait_until_ready(&mut self) {
+    /// Waits until it says that it is ready.
+    pub(crate) fn wait_until_ready(&mut self) {
         eventually(DEADLINE, "the operator to be ready", || {
             assert_eq!(self.process.exited(), None);
             match get((self.address, 8080).into(), "/readyz") {
@@ -43,7 +45,13 @@ impl Operator {
         });
     }
 
-    fn start_relay(&self, state: &TempDir) -> RelayProcess {
+    /// Where its metrics are.
+    pub(crate) fn admin(&self) -> SocketAddr {
+        (self.address, 8080).into()
+    }
+
+    /// Starts a relay of the fleet default/edge.
+    pub(crate) fn start_relay(&self, state: &TempDir) -> RelayProcess {
         RelayProcess::start_in(Fleet {
             operator: SocketAddr::from((self.address, 8090)),
             relay: "default/edge",

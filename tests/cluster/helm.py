@@ -35,13 +35,23 @@ def upgrade(kubeconfig, namespace, chart, name, values):
         return config.upgrade(chart, name, values, namespace=namespace)
 
 
+def rollback(kubeconfig, namespace, name, version):
+    with Config(kubeconfig_path=kubeconfig, namespace=namespace) as config:
+        return config.rollback(name, version=version)
+
+
+def test(kubeconfig, namespace, name):
+    with Config(kubeconfig_path=kubeconfig, namespace=namespace) as config:
+        return config.test(name)
+
+
 def uninstall(kubeconfig, namespace, name):
     with Config(kubeconfig_path=kubeconfig, namespace=namespace) as config:
         return config.uninstall(name)
 
 
 if __name__ == "__main__":
-    actions = (render, check, values, install, upgrade, uninstall)
+    actions = (render, check, values, install, upgrade, rollback, test, uninstall)
     action = {action.__name__: action for action in actions}[sys.argv[1]]
     try:
         json.dump(action(**json.load(sys.stdin)), sys.stdout)

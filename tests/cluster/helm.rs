@@ -39,7 +39,7 @@ impl Helm {
 
     /// Does one of the actions in helm.py with the chart; or Helm's words on why not.
     pub(crate) fn call(&self, action: &str, mut arguments: Value) -> Result<Value, String> {
-        if action != "uninstall" {
+        if !["rollback", "test", "uninstall"].contains(&action) {
             arguments["chart"] = json!(Self::chart());
         }
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster/helm.py");
@@ -61,7 +61,7 @@ impl Helm {
         Err(String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
-    /// What `helm template` gives, in the order of the templates; or Helm's words on why not.
+    /// What Helm installs, in the order of the templates; or Helm's words on why not.
     pub(crate) fn try_render(
         &self,
         namespace: &str,
@@ -71,12 +71,17 @@ impl Helm {
         let templates = self.call("render", release)?;
         let templates = templates.as_object().expect("templates by path").iter();
         let templates = templates.filter(|(path, _)| path.ends_with(".yaml"));
+        let is_hook = |manifest: &Manifest| {
+            let annotations = &manifest.object["metadata"]["annotations"];
+            annotations.get("helm.sh/hook").is_some()
+        };
         Ok(templates
             .flat_map(|(path, text)| manifests(path, text))
+            .filter(|manifest| !is_hook(manifest))
             .collect())
     }
 
-    /// What `helm template` gives, in the order of the templates.
+    /// What Helm installs, in the order of the templates.
     pub(crate) fn render(&self, namespace: &str, values: Value) -> Vec<Manifest> {
         let rendered = self.try_render(namespace, values);
         rendered.unwrap_or_else(|error| panic!("Helm refuses: {error}"))

@@ -86,6 +86,11 @@ impl Installation {
         self.service = service;
     }
 
+    /// Where the operator's admin port is.
+    pub(crate) fn operator_admin(&self) -> String {
+        format!("{}:8080", self.operator_address)
+    }
+
     /// Where the operator is.
     pub(crate) fn operator(&mut self) -> (Ipv4Addr, Process) {
         let operator = self.operator.take().expect("an operator was started");

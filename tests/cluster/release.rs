@@ -3,8 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::process::Command;
 
-use harness::{Cluster, Kubectl, Sender, Sink, carbon, route};
+use harness::{
+    Cluster, DEADLINE, Kubectl, Sender, Sink, binary, carbon, eventually, finish, route,
+};
 use serde_json::{Value, json};
 
 use crate::helm::Helm;
@@ -61,13 +64,31 @@ fn a_release_is_installed_works_in_every_namespace_and_leaves_what_is_not_its_ow
         "an upgrade to the same chart writes nothing"
     );
 
-    let request = json!({
-        "kubeconfig": kubectl.kubeconfig(),
-        "namespace": NAMESPACE,
-        "name": "cw",
+    // a rollback to the first revision, which is the same again
+    let of_release = |more: Value| {
+        let mut request = json!({
+            "kubeconfig": kubectl.kubeconfig(),
+            "namespace": NAMESPACE,
+            "name": "cw",
+        });
+        request
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        request
+    };
+    let call = |action: &str, more: Value| {
+        helm.call(action, of_release(more))
+            .unwrap_or_else(|error| panic!("cannot {action}: {error}"))
+    };
+    call("rollback", json!({"version": 1}));
+    assert_eq!(owned(&kubectl), before, "nor does a rollback to it");
+
+    std::thread::scope(|scope| {
+        scope.spawn(|| call("test", json!({})));
+        run_test_pod(&kubectl, &installation.operator_admin());
     });
-    helm.call("uninstall", request)
-        .unwrap_or_else(|error| panic!("{error}"));
+    call("uninstall", json!({}));
     let left = owned(&kubectl);
     let left: Vec<_> = left
         .keys()
@@ -76,6 +97,34 @@ fn a_release_is_installed_works_in_every_namespace_and_leaves_what_is_not_its_ow
     assert_eq!(left, Vec::<&String>::new());
     let routes = kubectl.get(&["routes.carbonway.io", "everything"]);
     assert_eq!(routes["spec"]["destinations"][0]["name"], "sink");
+}
+
+// What a kubelet would do with the pod that `helm test` makes: run what it says, and say how that ended.
+fn run_test_pod(kubectl: &Kubectl, operator: &str) {
+    let pod = eventually(DEADLINE, "the pod of helm test", || {
+        let answer = kubectl.try_run(&["get", "pod", "cw-carbonway-test", "--output=json"]);
+        let pod = serde_json::from_str::<Value>(&answer.stdout);
+        pod.map_err(|_| answer.stderr)
+    });
+    let argument = pod["spec"]["containers"][0]["args"][0].as_str().unwrap();
+    let host = "cw-carbonway-operator.metrics.svc:8080";
+    assert!(argument.contains(host), "{argument}");
+    let argument = argument.replace(host, operator);
+    let ended = finish(Command::new(binary("carbonway-operator")).arg(argument));
+    assert_eq!(
+        (ended.code, ended.stdout.as_str()),
+        (Some(0), "HTTP/1.0 200 OK\n")
+    );
+    let status = json!({"status": {"phase": "Succeeded"}}).to_string();
+    let patch = [
+        "patch",
+        "pod",
+        "cw-carbonway-test",
+        "--subresource=status",
+        "--patch",
+        &status,
+    ];
+    kubectl.run(&patch);
 }
 
 fn release(helm: &Helm, kubectl: &Kubectl, action: &str) {

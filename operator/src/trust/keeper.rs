@@ -20,6 +20,7 @@ use tracing::{info, warn};
 use super::accept::Certificate;
 use super::authority::Authorities;
 use crate::lease::LeaseName as ObjectName;
+use crate::metrics::Metrics;
 use crate::watch::Stores;
 
 /// What relays believe is in a ConfigMap of this name, in the namespace of each Relay and of each relay pod.
@@ -53,6 +54,7 @@ pub(crate) struct Keeper {
     pub(crate) source: Source,
     pub(crate) certificate: Arc<Certificate>,
     pub(crate) stores: Arc<Stores>,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 // What is in force.
@@ -111,7 +113,7 @@ impl Keeper {
             let signed = authorities.sign(names, now)?;
             let signed = signed.ok_or_else(|| anyhow!("there is no authority"))?;
             let (certificate, key) = (signed.certificate.as_bytes(), signed.key.as_bytes());
-            self.certificate.set(relay_tls::identity(certificate, key)?);
+            self.show(certificate, key)?;
             known.signed_by = signing.to_owned();
             known.renew = signed.renew;
             info!(?names, "a certificate for relays was made");
@@ -167,12 +169,19 @@ impl Keeper {
         let files = [certificate.as_slice(), &key, &ca].concat();
         if files != known.files {
             relay_tls::authorities(&ca)?;
-            self.certificate
-                .set(relay_tls::identity(&certificate, &key)?);
+            self.show(&certificate, &key)?;
             known.files = files;
             known.believe(String::from_utf8(ca)?);
             info!("a certificate for relays was read");
         }
+        Ok(())
+    }
+
+    fn show(&self, certificate: &[u8], key: &[u8]) -> anyhow::Result<()> {
+        self.certificate.set(relay_tls::identity(certificate, key)?);
+        let expires = relay_tls::expires(certificate).unwrap_or_default();
+        let expiry = &self.metrics.certificate_expiry;
+        expiry.set(i64::try_from(expires).unwrap_or(i64::MAX));
         Ok(())
     }
 

@@ -66,6 +66,13 @@ pub fn identity(certificate: &[u8], key: &[u8]) -> Result<CertifiedKey, Error> {
     }
 }
 
+/// When the first of these certificates is over, in seconds since 1970; `None` if there is none that can be read.
+pub fn expires(certificates: &[u8]) -> Option<u64> {
+    let certificates = self::certificates(certificates, CERTIFICATE).ok()?;
+    let (_, certificate) = x509_parser::parse_x509_certificate(certificates.first()?).ok()?;
+    u64::try_from(certificate.validity().not_after.timestamp()).ok()
+}
+
 /// The CAs whose certificates these are.
 ///
 /// # Errors
