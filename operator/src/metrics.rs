@@ -10,6 +10,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::inputs::{Key, Kind};
 use crate::publish::Publication;
+use crate::trust::Refusal;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct KindLabel {
@@ -56,6 +57,23 @@ impl From<Outcome> for OutcomeLabel {
         }
     }
 }
+
+/// Every kind that is watched or read.
+const WATCHED: [&str; 13] = [
+    "Relay",
+    "Destination",
+    "Route",
+    "Blocklist",
+    "Rewriter",
+    "Aggregator",
+    "Pod",
+    "StatefulSet",
+    "Deployment",
+    "Secret",
+    "Service",
+    "EndpointSlice",
+    "Namespace",
+];
 
 /// The metrics, and what counts them.
 #[derive(Debug)]
@@ -105,7 +123,34 @@ impl Metrics {
             event_writes: Family::default(),
         };
         metrics.register();
+        metrics.begin_at_zero();
         metrics
+    }
+
+    // What goes from nothing to 1 has not risen to those who look at how it rises.
+    fn begin_at_zero(&self) {
+        for kind in WATCHED {
+            self.watch_events
+                .get_or_create(&KindLabel { kind })
+                .inc_by(0);
+            self.watch_errors
+                .get_or_create(&KindLabel { kind })
+                .inc_by(0);
+            self.undecodable_objects
+                .get_or_create(&KindLabel { kind })
+                .inc_by(0);
+        }
+        for outcome in [Outcome::Success, Outcome::Failure] {
+            self.sync_answers.get_or_create(&outcome.into()).inc_by(0);
+            self.status_writes.get_or_create(&outcome.into()).inc_by(0);
+            self.event_writes.get_or_create(&outcome.into()).inc_by(0);
+        }
+        for refusal in Refusal::ALL {
+            let reason = refusal.as_str();
+            self.refusals
+                .get_or_create(&ReasonLabel { reason })
+                .inc_by(0);
+        }
     }
 
     fn register(&mut self) {

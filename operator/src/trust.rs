@@ -16,4 +16,4 @@ mod tokens;
 
 pub(crate) use accept::{Certificate, incoming};
 pub(crate) use keeper::{Keeper, Source};
-pub(crate) use tokens::{AUDIENCE, Gate};
+pub(crate) use tokens::{AUDIENCE, Gate, Refusal};

@@ -84,6 +84,8 @@ fn a_release_is_installed_works_in_every_namespace_and_leaves_what_is_not_its_ow
     call("rollback", json!({"version": 1}));
     assert_eq!(owned(&kubectl), before, "nor does a rollback to it");
 
+    // as a controller would have made it
+    kubectl.run(&["create", "serviceaccount", "default"]);
     std::thread::scope(|scope| {
         scope.spawn(|| call("test", json!({})));
         run_test_pod(&kubectl, &installation.operator_admin());

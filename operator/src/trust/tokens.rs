@@ -63,6 +63,15 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
+    pub(crate) const ALL: [Self; 6] = [
+        Self::NoToken,
+        Self::NotAuthenticated,
+        Self::NoPod,
+        Self::OtherPod,
+        Self::OtherFleet,
+        Self::NotAsked,
+    ];
+
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::NoToken => "no_token",
