@@ -80,7 +80,7 @@ pub struct Config {
 
     /// For how long a relay that lost its connection, or has yet to connect to an operator that was just started, is taken
     /// to run what it ran before. It spares every object two changes of its status when an operator is replaced, and should
-    /// be longer than a relay waits between attempts to connect, which is 30s at most.
+    /// be longer than a relay waits between attempts to connect, which is 10s at most.
     #[arg(
         long,
         env = "CARBONWAY_RECONNECT_GRACE",

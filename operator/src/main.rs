@@ -1,6 +1,6 @@
 //! `carbonway-operator`: flags, log, signals, exit code. Everything else is in the library.
 
-use std::io::{IsTerminal as _, stderr};
+use std::io::{IsTerminal as _, Write as _, stderr, stdout};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -19,10 +19,10 @@ fn main() -> ExitCode {
     }
     if let Some(url) = &flags.probe {
         return match operator::probe(url) {
-            Ok(answer) => {
-                println!("{answer}");
-                ExitCode::SUCCESS
-            }
+            Ok(answer) => match writeln!(stdout(), "{answer}") {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(_) => ExitCode::FAILURE,
+            },
             Err(error) => {
                 eprintln!("carbonway-operator: {}", operator::causes(error.as_ref()));
                 ExitCode::FAILURE

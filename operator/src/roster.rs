@@ -173,6 +173,10 @@ impl Roster {
                 let fleet = view.fleet(pod);
                 fleet.pods.insert(pod.name.clone());
                 fleet.heard.insert(pod.name.clone());
+                if entry.acknowledged.is_some() || entry.refused.is_some() || entry.reads.is_some()
+                {
+                    fleet.known.insert(pod.name.clone());
+                }
                 if let Some(reported) = &entry.reported {
                     fleet
                         .reported
@@ -317,8 +321,10 @@ struct FleetView {
     is_in_cluster: bool,
     /// Everyone who ought to run the fleet's snapshot.
     pods: BTreeSet<String>,
-    /// Those who said something since this process began.
+    /// Those who connected since this process began.
     heard: BTreeSet<String>,
+    /// Those of whom it is known since then what they run of what this process published.
+    known: BTreeSet<String>,
     /// The revisions that they run.
     acknowledged: Vec<u64>,
     /// The first pod that cannot read what this operator writes, and the newest schema that it reads.
@@ -334,11 +340,11 @@ impl View {
         self.fleets.entry(pod.fleet.clone()).or_default()
     }
 
-    /// Whether everyone who ought to run the object is known, and said something since this process began.
+    /// Whether everyone who ought to run the object is known, and has said since this process began what it runs.
     pub(crate) fn is_complete(&self, verdict: &Verdict) -> bool {
         let mut fleets = verdict.fleets.iter().map(|relay| self.fleets.get(relay));
         fleets.all(|fleet| {
-            fleet.is_some_and(|fleet| fleet.is_in_cluster && fleet.pods == fleet.heard)
+            fleet.is_some_and(|fleet| fleet.is_in_cluster && fleet.pods == fleet.known)
         })
     }
 

@@ -28,7 +28,7 @@ use crate::health::Reports;
 type Token = MetadataValue<Ascii>;
 
 const BACK_OFF_MIN: Duration = Duration::from_millis(200);
-const BACK_OFF_MAX: Duration = Duration::from_secs(30);
+const BACK_OFF_MAX: Duration = Duration::from_secs(10);
 
 /// A stream that lasted this long was a good one: the next back-off begins anew.
 const GOOD_STREAM: Duration = Duration::from_secs(60);

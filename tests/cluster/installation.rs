@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::helm::{Helm, Manifest, as_list, find};
+use crate::service::Way;
 
 /// An operator that runs, and what it takes to start relays.
 #[derive(Debug)]
@@ -84,6 +85,22 @@ impl Installation {
     /// Has relays that are started from now on call the operator by another address, and operators be known by it.
     pub(crate) fn call_operators(&mut self, service: Ipv4Addr) {
         self.service = service;
+    }
+
+    /// Has operators that are started from now on call the API server by another way.
+    pub(crate) fn call_api_server_by(&mut self, way: impl FnOnce(SocketAddr) -> Way) -> Way {
+        let text = fs::read_to_string(&self.kubeconfig).expect("a kubeconfig can be read");
+        let mut config: Value = serde_json::from_str(&text).expect("a kubeconfig is JSON");
+        let cluster = &mut config["clusters"][0]["cluster"];
+        let server = cluster["server"].as_str().unwrap_or_default();
+        let server = server.trim_start_matches("https://");
+        let server: SocketAddr = server.parse().expect("a server is at an address");
+        let way = way(server);
+        cluster["server"] = json!(format!("https://{}", way.address));
+        cluster["tls-server-name"] = json!(server.ip().to_string());
+        self.kubeconfig = self.state.path().join("kubeconfig");
+        fs::write(&self.kubeconfig, config.to_string()).expect("a file can be written");
+        way
     }
 
     /// Where the operator's admin port is.

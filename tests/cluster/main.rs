@@ -10,6 +10,7 @@
 )]
 
 mod bad_objects;
+mod chaos;
 mod chart;
 mod double;
 mod fleets;
@@ -21,5 +22,6 @@ mod monitoring;
 mod outage;
 mod release;
 mod schema;
+mod service;
 mod tenancy;
 mod trust;

@@ -1,18 +1,13 @@
 //! Who may be a relay, and which of several operators leads. On clusters of their own, as it takes rights in every namespace.
 
-use std::io;
-use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::{Duration, Instant};
 
-use harness::{
-    Cluster, DEADLINE, Process, Sender, Signal, Sink, carbon, eventually, own_address, relay, route,
-};
+use harness::{Cluster, DEADLINE, Sender, Sink, carbon, eventually, relay, route};
 use serde_json::json;
 
 use crate::helm::Helm;
-use crate::installation::{ACCOUNT, Installation, PODS, apply_server_side, operator_count};
+use crate::installation::{ACCOUNT, Installation, PODS, apply_server_side};
+use crate::service::Service;
 
 const NAMESPACE: &str = "metrics";
 
@@ -94,7 +89,7 @@ fn another_operator_takes_over_and_relays_never_notice() {
     };
     let kubectl = installation.kubectl.clone();
     let service = Service::open();
-    installation.call_operators(service.address);
+    installation.call_operators(service.address());
     // those that relays can believe by that name
     installation.kill_operator();
     installation.start_operator();
@@ -143,76 +138,4 @@ fn another_operator_takes_over_and_relays_never_notice() {
         service.route_to(installation.start_another_operator(&name));
     }
     first.settle(sent);
-}
-
-/// What the Service of the operator is in a cluster: connections go to one that listens, which is the one that leads.
-struct Service {
-    address: Ipv4Addr,
-    operators: Arc<Mutex<Vec<(Ipv4Addr, Process)>>>,
-}
-
-impl Service {
-    fn open() -> Self {
-        let address = own_address();
-        let listener = TcpListener::bind((address, 8090)).unwrap();
-        let operators = Arc::<Mutex<Vec<(Ipv4Addr, Process)>>>::default();
-        let known = Arc::clone(&operators);
-        thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                let addresses = known
-                    .lock()
-                    .unwrap()
-                    .iter()
-                    .map(|(address, _)| *address)
-                    .collect::<Vec<_>>();
-                let server = addresses
-                    .iter()
-                    .find_map(|address| TcpStream::connect((*address, 8090)).ok());
-                if let Some(server) = server {
-                    copy(client.try_clone().unwrap(), server.try_clone().unwrap());
-                    copy(server, client);
-                }
-            }
-        });
-        Self { address, operators }
-    }
-
-    fn route_to(&self, operator: (Ipv4Addr, Process)) {
-        self.operators.lock().unwrap().push(operator);
-    }
-
-    fn leads(address: Ipv4Addr) -> bool {
-        operator_count(address, "carbonway_operator_leading", &[]) == 1
-    }
-
-    fn leaders(&self) -> usize {
-        let operators = self.operators.lock().unwrap();
-        operators
-            .iter()
-            .filter(|(address, _)| Self::leads(*address))
-            .count()
-    }
-
-    fn remove_the_leader(&self, is_killed: bool) {
-        let mut operators = self.operators.lock().unwrap();
-        let leader = operators
-            .iter()
-            .position(|(address, _)| Self::leads(*address));
-        let (_, mut leader) = operators.remove(leader.expect("one leads"));
-        if is_killed {
-            leader.kill();
-        } else {
-            leader.signal(Signal::TERM);
-            assert_eq!(leader.wait(DEADLINE).code(), Some(0));
-        }
-    }
-}
-
-fn copy(mut from: TcpStream, mut to: TcpStream) {
-    thread::spawn(move || {
-        // However it ends, both ends hear of it.
-        drop(io::copy(&mut from, &mut to));
-        drop(to.shutdown(Shutdown::Both));
-        drop(from.shutdown(Shutdown::Both));
-    });
 }
