@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use harness::{
-    Cluster, Credentials, DEADLINE, Fleet, Kubectl, Metrics, Process, RelayProcess, binary,
-    eventually, get, own_address,
+    Cluster, Credentials, DEADLINE, Fleet, Identity, Kubectl, Metrics, Process, RelayProcess,
+    binary, eventually, get, own_address,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -36,27 +36,38 @@ impl Installation {
     /// Installs the chart in a new namespace of the shared cluster, for that namespace alone, and starts the operator.
     /// `None`, with a message, where there is no cluster or no Helm.
     pub(crate) fn new(namespace: &str) -> Option<Self> {
+        let installation = Self::without_operator(namespace, "")?;
+        Some(installation.run())
+    }
+
+    /// Installs the chart likewise, with certificates from a Secret (none: the operator's own), and starts nothing.
+    pub(crate) fn without_operator(namespace: &str, tls_secret: &str) -> Option<Self> {
         let (cluster, helm) = (Cluster::shared()?, Helm::find()?);
         let kubectl = cluster.namespace(namespace);
         let values = json!({
             "crds": {"enabled": false},
             "watch": {"namespace": namespace},
+            "tls": {"secretName": tls_secret},
             // so that a relay that was killed is soon missed
             "operator": {"extraArgs": ["--reconnect-grace=1s"]},
         });
         let manifests = helm.render(namespace, values);
         apply_server_side(&kubectl, &manifests);
-        Some(Self::of(cluster, kubectl, manifests))
+        Some(Self::installed(cluster, kubectl, manifests))
     }
 
     /// Starts the operator of what is installed already, and waits until it is ready.
     pub(crate) fn of(cluster: &Cluster, kubectl: Kubectl, manifests: Vec<Manifest>) -> Self {
+        Self::installed(cluster, kubectl, manifests).run()
+    }
+
+    fn installed(cluster: &Cluster, kubectl: Kubectl, manifests: Vec<Manifest>) -> Self {
         let deployment = find(&manifests, "Deployment", "-operator");
         let account = deployment["spec"]["template"]["spec"]["serviceAccountName"].as_str();
         let account = account.expect("the operator has a service account");
         kubectl.run(&["create", "serviceaccount", ACCOUNT]);
         let operator_address = own_address();
-        let mut installation = Self {
+        Self {
             operator: None,
             operator_address,
             service: operator_address,
@@ -64,10 +75,14 @@ impl Installation {
             kubectl,
             manifests,
             state: TempDir::new().expect("a temporary directory can be made"),
-        };
-        installation.start_operator();
-        installation.wait_for_operator();
-        installation
+        }
+    }
+
+    /// Starts the operator, and waits until it is ready.
+    pub(crate) fn run(mut self) -> Self {
+        self.start_operator();
+        self.wait_for_operator();
+        self
     }
 
     /// Starts the operator, without waiting for anything.
@@ -116,17 +131,45 @@ impl Installation {
 
     fn operator_at(&self, address: Ipv4Addr, name: &str) -> Process {
         let deployment = find(&self.manifests, "Deployment", "-operator");
-        let arguments = arguments(deployment)
+        let mounted = self.mounted_tls().display().to_string();
+        let arguments: Vec<String> = arguments(deployment)
             .into_iter()
-            .map(|argument| argument.replace("0.0.0.0", &address.to_string()));
+            .map(|argument| argument.replace("0.0.0.0", &address.to_string()))
+            .map(|argument| argument.replace(MOUNTED_TLS, &mounted))
+            .collect();
+        let makes_certificates = !arguments.concat().contains(&mounted);
+        // what relays call it here
+        let names = format!("--tls-names={}", self.service);
         let mut command = Command::new(binary("carbonway-operator"));
         command
             .args(arguments)
-            // what relays call it here
-            .arg(format!("--tls-names={}", self.service))
+            .args(makes_certificates.then_some(names))
             .env("KUBECONFIG", &self.kubeconfig)
             .env("POD_NAME", name);
         Process::start(&mut command)
+    }
+
+    // Where the files are that the operator finds at MOUNTED_TLS.
+    fn mounted_tls(&self) -> PathBuf {
+        self.state.path().join("tls")
+    }
+
+    /// Writes what the operator's Secret of certificates holds to where it is mounted, as a kubelet would.
+    pub(crate) fn mount_tls(&self, certificate: &Identity, ca: &str) {
+        let directory = self.mounted_tls();
+        fs::create_dir_all(&directory).expect("a directory can be made");
+        for (name, text) in [
+            ("tls.crt", &*certificate.certificate),
+            ("tls.key", &certificate.key),
+            ("ca.crt", ca),
+        ] {
+            fs::write(directory.join(name), text).expect("a file can be written");
+        }
+    }
+
+    /// What relays call the operator.
+    pub(crate) fn operator_name(&self) -> String {
+        self.service.to_string()
     }
 
     /// A count of the operator, summed over its labels but for those that are given.
@@ -147,6 +190,12 @@ impl Installation {
                 other => Err(format!("{other:?}")),
             }
         });
+    }
+
+    /// Waits for a line in the operator's log with all of `words` in it.
+    pub(crate) fn wait_for_operator_to_say(&self, words: &[&str]) {
+        let operator = self.operator.as_ref().expect("an operator was started");
+        operator.wait_for_stderr(DEADLINE, 0, words);
     }
 
     /// Kills the operator as the kernel would.
@@ -195,12 +244,20 @@ impl Installation {
 
     /// Starts a relay process that says it is `pod`, with this token.
     pub(crate) fn start_relay_as(&self, pod: &str, token: &str) -> RelayProcess {
-        let file = |name: &str, text: &str| {
-            let path = self.state.path().join(format!("{pod}.{name}"));
-            fs::write(&path, text).expect("a file can be written");
-            path
-        };
-        let (ca, token) = (file("ca.crt", &self.ca()), file("token", token));
+        self.start_relay_that_believes(pod, token, &self.ca())
+    }
+
+    /// Likewise, with these CAs.
+    pub(crate) fn start_relay_that_believes(
+        &self,
+        pod: &str,
+        token: &str,
+        ca: &str,
+    ) -> RelayProcess {
+        let (ca, token) = (
+            self.mount(pod, "ca.crt", ca),
+            self.mount(pod, "token", token),
+        );
         RelayProcess::start_in(Fleet {
             operator: (self.service, 8090).into(),
             relay: &format!("{}/edge", self.kubectl.namespace()),
@@ -211,6 +268,17 @@ impl Installation {
                 token: &token,
             }),
         })
+    }
+
+    /// Writes what the ConfigMap of CAs holds to where a relay finds it, as a kubelet would.
+    pub(crate) fn mount_ca(&self, pod: &str) {
+        self.mount(pod, "ca.crt", &self.ca());
+    }
+
+    fn mount(&self, pod: &str, name: &str, text: &str) -> PathBuf {
+        let path = self.state.path().join(format!("{pod}.{name}"));
+        fs::write(&path, text).expect("a file can be written");
+        path
     }
 
     /// A token for the operator, as it is projected into a pod.
@@ -226,8 +294,8 @@ impl Installation {
         token.trim().to_owned()
     }
 
-    // As a relay's pod would have it, once the operator has written it.
-    fn ca(&self) -> String {
+    /// The CAs that a relay's pod is told to believe, once the operator has written them.
+    pub(crate) fn ca(&self) -> String {
         let get = ["get", "configmap", "carbonway-ca", "--output"];
         let path = "jsonpath={.data.ca\\.crt}";
         eventually(DEADLINE, "the operator's CA", || {
@@ -281,6 +349,9 @@ pub(crate) const PODS: [&str; 2] = ["relay-a", "relay-b"];
 
 /// Their service account.
 pub(crate) const ACCOUNT: &str = "relays";
+
+// Where the chart mounts certificates that somebody else makes.
+const MOUNTED_TLS: &str = "/etc/carbonway/tls";
 
 const PATIENCE: &str = "--timeout=30s";
 

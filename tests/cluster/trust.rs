@@ -1,9 +1,12 @@
-//! Who may be a relay, and which of several operators leads. On clusters of their own, as it takes rights in every namespace.
+//! Who may be a relay, whom relays believe, and which of several operators leads. What takes rights in every namespace has a
+//! cluster of its own.
 
 use std::time::{Duration, Instant};
 
-use harness::{Cluster, DEADLINE, Sender, Sink, carbon, eventually, relay, route};
-use serde_json::json;
+use harness::{
+    Authority, Cluster, DEADLINE, Kubectl, Sender, Sink, carbon, eventually, relay, route,
+};
+use serde_json::{Value, json};
 
 use crate::helm::Helm;
 use crate::installation::{ACCOUNT, Installation, PODS, apply_server_side};
@@ -138,4 +141,114 @@ fn another_operator_takes_over_and_relays_never_notice() {
         service.route_to(installation.start_another_operator(&name));
     }
     first.settle(sent);
+}
+
+const DAY: u64 = 24 * 3600;
+
+// Has a CA of the operator be older than it is.
+fn age(kubectl: &Kubectl, which: &str, days: u64) {
+    let data = r#"go-template={{index .data "authorities.json" | base64decode}}"#;
+    let secret = ["secret", "cw-carbonway-authority"];
+    let kept = kubectl.run(&["get", secret[0], secret[1], "--output", data]);
+    let mut kept: Value = serde_json::from_str(&kept).unwrap();
+    let made = kept[which]["made"].as_u64().unwrap();
+    kept[which]["made"] = json!(made - days * DAY);
+    let patch = json!({"stringData": {"authorities.json": kept.to_string()}}).to_string();
+    kubectl.run(&["patch", secret[0], secret[1], "--patch", &patch]);
+}
+
+// Waits until the CAs that relays are told to believe are other ones, and returns these.
+fn another_ca(installation: &Installation, known: &str) -> String {
+    eventually(
+        DEADLINE,
+        "relays to be told of another CA",
+        || match installation.ca() {
+            ca if ca == known => Err(ca),
+            ca => Ok(ca),
+        },
+    )
+}
+
+fn apply_route(installation: &Installation, priority: u32) {
+    let route = route(
+        "all",
+        &format!("priority: {priority}, destinations: [{{name: a}}]"),
+    );
+    installation.kubectl.apply(&route);
+    installation.wait_until_ready(&["route/all"]);
+}
+
+#[test]
+fn the_ca_is_followed_by_another_one_and_nobody_is_restarted() {
+    let Some(mut installation) = Installation::new("rotation") else {
+        return;
+    };
+    let kubectl = installation.kubectl.clone();
+    let [pod, other_pod] = PODS;
+    installation.make_pod(pod);
+    let _relay = installation.start_relay(pod);
+    let sink = Sink::open();
+    kubectl.apply(&[relay("", ""), carbon("a", sink.address(), "")].join("---\n"));
+    apply_route(&installation, 1);
+    let first = installation.ca();
+
+    age(&kubectl, "signing", 250);
+    let both = another_ca(&installation, &first);
+    let second = both.replace(&first, "");
+    assert!(second.starts_with("-----BEGIN CERTIFICATE"), "{both}");
+    installation.mount_ca(pod);
+    apply_route(&installation, 2);
+
+    age(&kubectl, "next", 2);
+    let both = another_ca(&installation, &both);
+    assert_eq!(both, format!("{second}{first}"));
+    // whoever connects from now on needs the second one alone
+    installation.make_pod(other_pod);
+    let token = installation.token_of(other_pod);
+    let mut new_relay = installation.start_relay_that_believes(other_pod, &token, &second);
+    new_relay.wait_until_ready();
+    apply_route(&installation, 3);
+
+    installation.kill_operator();
+    installation.start_operator();
+    installation.wait_for_operator();
+    apply_route(&installation, 4);
+    assert_eq!(installation.ca(), both);
+}
+
+#[test]
+fn certificates_that_somebody_else_makes_are_taken_up_as_they_are_renewed() {
+    let secret = "operator-certificate";
+    let Some(installation) = Installation::without_operator("renewal", secret) else {
+        return;
+    };
+    let kubectl = installation.kubectl.clone();
+    let (first, second) = (Authority::new(), Authority::new());
+    let name = installation.operator_name();
+    installation.mount_tls(&first.identity(&name), &first.certificate);
+    let installation = installation.run();
+    let sink = Sink::open();
+    kubectl.apply(&[relay("", ""), carbon("a", sink.address(), "")].join("---\n"));
+    let [pod, other_pod] = PODS;
+    installation.make_pod(pod);
+    let _relay = installation.start_relay(pod);
+    apply_route(&installation, 1);
+    assert_eq!(installation.ca(), first.certificate);
+
+    // half written: of the other one's key, so that nothing is taken up
+    let mut mixed = second.identity(&name);
+    mixed.key = first.identity(&name).key;
+    installation.mount_tls(&mixed, &second.certificate);
+    installation.wait_for_operator_to_say(&["not up to date", "tls.key is not the key of"]);
+    assert_eq!(installation.ca(), first.certificate);
+
+    installation.mount_tls(&second.identity(&name), &second.certificate);
+    assert_eq!(
+        another_ca(&installation, &first.certificate),
+        second.certificate
+    );
+    installation.make_pod(other_pod);
+    let mut new_relay = installation.start_relay(other_pod);
+    new_relay.wait_until_ready();
+    apply_route(&installation, 2);
 }

@@ -22,7 +22,8 @@ use crate::{DEADLINE, eventually, own_address};
 /// A certificate authority of a test's own.
 #[derive(Debug)]
 pub struct Authority {
-    certificate: String,
+    /// Its certificate, in PEM.
+    pub certificate: String,
     issuer: Issuer<'static, KeyPair>,
 }
 

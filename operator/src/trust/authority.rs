@@ -102,10 +102,8 @@ impl Authorities {
         let Some(signing) = &self.signing else {
             return Ok(None);
         };
-        let issuer = Issuer::new(
-            Authority::params(signing.made),
-            KeyPair::from_pem(&signing.key)?,
-        );
+        let key = KeyPair::from_pem(&signing.key)?;
+        let issuer = Issuer::from_ca_cert_pem(&signing.certificate, key)?;
         let mut params = CertificateParams::new(names)?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;

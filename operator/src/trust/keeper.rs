@@ -30,7 +30,7 @@ const AUTHORITIES: &str = "authorities.json";
 const FIELD_MANAGER: &str = "carbonway-operator";
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often the certificate is looked at.
-const INTERVAL: Duration = Duration::from_secs(30);
+const INTERVAL: Duration = Duration::from_secs(10);
 /// How often it is looked for namespaces that want to know, and tried again what failed.
 const STEP: Duration = Duration::from_secs(1);
 
