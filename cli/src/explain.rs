@@ -67,9 +67,7 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<ExitCode> {
         is_live: &|_| true,
     };
     let limits = table.listeners().iter();
-    let limit = limits
-        .map(|listener| listener.plaintext.line_bytes_max)
-        .max();
+    let limit = limits.map(relay_engine::Listener::line_bytes_max).max();
     let explanation = table.explain(line.as_bytes(), limit.unwrap_or_default(), moment);
     match args.output {
         Output::Text => println!("{explanation}"),

@@ -112,11 +112,7 @@ async fn run(args: &Args) -> anyhow::Result<()> {
     if !follower.look().await? {
         bail!("{} cannot be run: see above", args.directory.display());
     }
-    greet(
-        args,
-        follower.relay.first_port().unwrap_or(2003),
-        &follower.said,
-    );
+    greet(args, follower.relay.plaintext_port(), &follower.said);
     let mut admin = std::pin::pin!(serve_admin(admin, follower.relay.view(), follower.router()));
     let mut changes = Changes {
         changes,
@@ -330,7 +326,7 @@ fn to_json(said: &BTreeMap<Key, Vec<Condition>>) -> Value {
 }
 
 // What a person wants to type next. Logs go to the same place, for programs too; those ask for JSON.
-fn greet(args: &Args, port: u16, said: &BTreeMap<Key, Vec<Condition>>) {
+fn greet(args: &Args, port: Option<u16>, said: &BTreeMap<Key, Vec<Condition>>) {
     if args.log.is_json() {
         return;
     }
@@ -340,14 +336,16 @@ fn greet(args: &Args, port: u16, said: &BTreeMap<Key, Vec<Condition>>) {
         true => "localhost".to_owned(),
         false => args.listen_address.to_string(),
     };
+    let send = port.map(|port| {
+        format!(
+            "  echo \"servers.web1.cpu 1 $(date +%s)\" | nc -q0 {host} {port}\n    sends a line\n\n"
+        )
+    });
     eprintln!(
         "
 Carbonway runs {directory}: {} resources. Try, in another terminal:
 
-  echo \"servers.web1.cpu 1 $(date +%s)\" | nc -q0 {host} {port}
-    sends a line
-
-  curl {admin}/metrics
+{}  curl {admin}/metrics
     shows what became of it
 
   $EDITOR {directory}
@@ -356,6 +354,7 @@ Carbonway runs {directory}: {} resources. Try, in another terminal:
 Ctrl-C stops it, losing nothing.
 ",
         said.len(),
+        send.unwrap_or_default(),
     );
 }
 

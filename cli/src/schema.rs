@@ -295,6 +295,36 @@ mod tests {
             message,
             "two listeners have the same port: give each its own"
         );
+        let socket = json!({ "path": "/run/a.sock" });
+        for (listener, expected) in [
+            (json!({ "port": 1 }), "set exactly one protocol"),
+            (
+                json!({ "port": 1, "plaintext": {}, "pickle": {} }),
+                "set exactly one protocol",
+            ),
+            (
+                json!({ "pickle": {} }),
+                "set exactly one of port and unixSocket",
+            ),
+            (
+                json!({ "unixSocket": socket, "plaintext": { "transport": "Udp" } }),
+                "datagrams come to a port",
+            ),
+            (
+                json!({ "port": 1, "compression": "Gzip", "plaintext": { "transport": "TcpAndUdp" } }),
+                "datagrams come to a port",
+            ),
+            (
+                json!({ "unixSocket": socket, "pickle": {}, "allowedSources": ["10.0.0.0/8"] }),
+                "who connects to a unixSocket",
+            ),
+        ] {
+            let mut listener = listener;
+            listener["name"] = json!("a");
+            let (field, message) = one("Relay", json!({ "listeners": [listener] }));
+            assert_eq!(field, "spec.listeners[0]");
+            assert!(message.starts_with(expected), "{message}");
+        }
         let rule = json!({ "name": "a", "literal": "x", "with": "", "unless": {} });
         let (field, message) = one("Rewriter", json!({ "rules": [rule] }));
         assert_eq!(field, "spec.rules[0].unless");

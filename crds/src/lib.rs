@@ -18,6 +18,7 @@ mod blocklist;
 mod conditions;
 mod destination;
 mod fleet;
+mod listener;
 mod manifest;
 mod matching;
 mod namespaces;
@@ -38,6 +39,7 @@ pub use fleet::{
     DeletionPolicy, EphemeralSpool, FleetNetworkPolicy, NoSpool, Overrides, PersistentSpool,
     RelaySpool, Upgrade,
 };
+pub use listener::{Compression, Framed, Listener, Plaintext, Transport, UnixSocket};
 pub use manifest::{KINDS, all, to_yaml};
 pub use matching::Match;
 pub use namespaces::{
@@ -46,8 +48,7 @@ pub use namespaces::{
 };
 pub use quantity::{Duration, QuantityError, Size};
 pub use relay::{
-    Drain, Listener, Metrics20Level, NotFinite, Plaintext, Relay, RelaySpec, TagForm, Validation,
-    ValidationLevel,
+    Drain, Metrics20Level, NotFinite, Relay, RelaySpec, TagForm, Validation, ValidationLevel,
 };
 pub use rewriter::{RewriteRule, Rewriter, RewriterSpec};
 pub use route::{

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AllowedNamespaces, DeletionPolicy, Duration, FleetNetworkPolicy, ListenerTls, Overrides,
+    AllowedNamespaces, DeletionPolicy, Duration, FleetNetworkPolicy, Listener, Overrides,
     RelaySpool, Status, Upgrade,
 };
 
@@ -56,8 +56,10 @@ const AT_LEAST_A_SECOND_MESSAGE: &str = "write 1s or more, or leave it out for n
     )
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("self.listeners.all(a, self.listeners.exists_one(b, a.port == b.port))")
+#[x_kube(validation = Rule::new("self.listeners.all(a, !has(a.port) || self.listeners.exists_one(b, has(b.port) && a.port == b.port))")
     .message("two listeners have the same port: give each its own"))]
+#[x_kube(validation = Rule::new("self.listeners.all(a, !has(a.unixSocket) || self.listeners.exists_one(b, has(b.unixSocket) && a.unixSocket.path == b.unixSocket.path))")
+    .message("two listeners have the same unixSocket.path: give each its own"))]
 pub struct RelaySpec {
     /// How many relay pods there are. Leave it to an autoscaler once one has it. Those that go hand over what they hold before
     /// that. 0: the operator makes none, and runs those that connect by themselves. Default: 1.
@@ -102,55 +104,6 @@ pub struct RelaySpec {
     /// Makes a NetworkPolicy for the pods. Needs a network plugin that enforces it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub network_policy: Option<FleetNetworkPolicy>,
-}
-
-/// One socket that takes lines in. Exactly one protocol is set.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.plaintext)").message("name the protocol: set plaintext"))]
-pub struct Listener {
-    /// The listener's name, unique in the Relay; metrics carry it.
-    #[schemars(
-        length(min = 1, max = 63),
-        regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
-    )]
-    pub name: String,
-    /// The port that every relay pod listens on.
-    #[schemars(range(min = 1, max = 65535))]
-    pub port: i32,
-    /// Graphite's line protocol over TCP.
-    pub plaintext: Option<Plaintext>,
-    /// Connections that one relay pod takes at the same time; more are closed at once and counted.
-    #[serde(default = "default_max_connections")]
-    #[schemars(range(min = 1, max = 1_000_000))]
-    pub max_connections: i32,
-    /// How connections are encrypted. Default: they are not.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tls: Option<ListenerTls>,
-}
-
-fn default_max_connections() -> i32 {
-    10_000
-}
-
-/// Graphite's line protocol over TCP: `name value timestamp`, ended by a newline.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Plaintext {
-    /// The longest line, in bytes without its newline; a longer one is skipped and counted, and the connection stays.
-    #[schemars(range(min = 64, max = 65536))]
-    pub max_line_bytes: i32,
-    /// A connection on which no line was finished for this long is closed, also if bytes came. 0s: never.
-    pub idle_timeout: Duration,
-}
-
-impl Default for Plaintext {
-    fn default() -> Self {
-        Self {
-            max_line_bytes: 65536,
-            idle_timeout: Duration::from_secs(120),
-        }
-    }
 }
 
 /// What a line must be to be let in. Others are dropped and counted.

@@ -25,7 +25,7 @@ use crate::{View, listen, metrics, reuseport};
 /// # Errors
 /// The address cannot be had.
 pub fn bind_admin(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    let listener = listen::bind(address)
+    let listener = listen::bind_tcp(address)
         .with_context(|| format!("cannot listen on {address}, the admin address"))?;
     info!(address = %listener.local_addr()?, "admin listening");
     Ok(listener)
@@ -59,7 +59,7 @@ pub async fn serve_admin(listener: TcpListener, view: View, more: Router) -> io:
     let socket = listener.as_fd().try_clone_to_owned()?;
     let leaving = async {
         leaving.reached(Phase::Reading).await;
-        if let Err(error) = reuseport::give_way(&socket) {
+        if let Err(error) = reuseport::give_way(&socket, 1) {
             warn!(%error, "the process that takes over may not be asked how it is");
         }
         drop(socket);

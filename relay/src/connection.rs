@@ -1,20 +1,24 @@
 //! One connection of a sender: bytes in, whole lines to the engine, what comes out to the queues.
 //!
-//! A connection owns no buffer but for the line that is not yet whole; it reads into its thread's. So ten thousand idle
-//! connections cost next to nothing.
+//! ```text
+//! stream ─▶ lines ─────────────────────▶ the engine ─▶ queues
+//!       └─▶ frames ─▶ points ─▶ lines ─▶
+//! ```
+//!
+//! A connection owns no buffer but for what is not yet whole; it reads into its thread's. So ten thousand idle connections
+//! cost next to nothing.
 
-use std::future::poll_fn;
+mod frames;
+mod lines;
+
 use std::io;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Poll, ready};
 use std::time::Duration;
 
-use relay_engine::{Moment, Plaintext, Reason, Tally};
-use tokio::io::ReadBuf;
-use tokio::net::TcpStream;
+use relay_engine::{Protocol, Reason, Tally};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -22,11 +26,13 @@ use tracing::{debug, warn};
 
 use crate::clock;
 use crate::handover::Handover;
-use crate::listen::{Listening, Seat};
-use crate::partial::{NoRoom, Partial};
+use crate::listen::{Listening, Seat, Socket};
 use crate::refused::RefusedLine;
+use crate::source::Source;
 use crate::stream::Stream;
-use crate::worker::{Bench, LoadGuard, Phase, Scratch};
+use crate::worker::{Bench, LoadGuard, Phase};
+use frames::Frames;
+use lines::Lines;
 
 /// Reads in a row before other connections of the thread have their turn.
 const READS_PER_TURN: usize = 4;
@@ -40,9 +46,9 @@ const SENT_BYTES_MAX: usize = 16 << 20;
 
 /// A connection on its way to a data thread.
 pub(crate) struct Accepted {
-    pub(crate) stream: std::net::TcpStream,
+    pub(crate) socket: Socket,
     /// Who connected.
-    pub(crate) source: SocketAddr,
+    pub(crate) source: Source,
     pub(crate) listening: Arc<Listening>,
     /// Its place among the listener's connections.
     pub(crate) seat: Seat,
@@ -54,67 +60,100 @@ pub(crate) struct Accepted {
 /// Serves a connection to its end.
 pub(crate) async fn serve(accepted: Accepted, bench: &Bench) {
     let Accepted {
-        stream,
+        socket,
         source,
         listening,
         seat: _seat,
         load: _load,
         open: _open,
     } = accepted;
-    let stream = match TcpStream::from_std(stream) {
-        Ok(stream) => stream,
-        Err(error) => return warn!(%error, "a connection cannot be served"),
+    let opened = tokio::select! {
+        opened = open(socket, &listening) => opened,
+        () = bench.reached(Phase::HandingOver) => return,
     };
-    let stream = match listening.tls() {
-        None => Stream::Plain(stream),
-        Some(tls) => {
-            let accepted = tokio::select! {
-                accepted = Stream::accept(stream, tls) => accepted,
-                () = bench.reached(Phase::HandingOver) => return,
-            };
-            match accepted {
-                Ok(stream) => stream,
-                Err(error) => {
-                    listening.handshakes_failed.fetch_add(1, Ordering::Relaxed);
-                    debug!(listener = %listening.name, %source, %error, "TLS was not agreed on");
-                    return;
-                }
-            }
+    let stream = match opened {
+        Ok(stream) => stream,
+        Err(NotOpened::Unusable(error)) => {
+            return warn!(%error, "a connection cannot be served");
+        }
+        Err(NotOpened::Tls(error)) => {
+            listening.handshakes_failed.fetch_add(1, Ordering::Relaxed);
+            return debug!(listener = %listening.name, %source, %error, "TLS was not agreed on");
         }
     };
-    let mut connection = Connection {
-        stream,
+    let framing = match listening.settings().protocol {
+        Protocol::Plaintext(_) => Framing::Lines(Lines::new(&bench.partial_room)),
+        Protocol::Framed(format, _) => Framing::Frames(Frames::new(format)),
+    };
+    let origin = Origin {
         source,
         listening,
         bench,
-        partial: Partial::new(&bench.partial_room),
-        skipping: false,
-        last_line: Instant::now(),
+    };
+    let peer = Peer {
+        stream,
+        origin,
+        last_whole: Instant::now(),
         handover: Handover::default(),
     };
+    let mut connection = Connection { peer, framing };
     let end = connection.read_to_end().await;
     connection.finish(end).await;
 }
 
+// Why a connection cannot be read.
+enum NotOpened {
+    Unusable(io::Error),
+    Tls(io::Error),
+}
+
+async fn open(socket: Socket, listening: &Listening) -> Result<Stream, NotOpened> {
+    let stream = match socket {
+        Socket::Remote(stream) => TcpStream::from_std(stream),
+        Socket::Local(stream) => {
+            let stream = UnixStream::from_std(stream).map(Stream::Local);
+            return stream.map_err(NotOpened::Unusable);
+        }
+    };
+    let stream = stream.map_err(NotOpened::Unusable)?;
+    match listening.tls() {
+        None => Ok(Stream::Plain(stream)),
+        Some(tls) => Stream::accept(stream, tls).await.map_err(NotOpened::Tls),
+    }
+}
+
 struct Connection<'a> {
+    peer: Peer<'a>,
+    framing: Framing<'a>,
+}
+
+/// Whom a connection is to, and what becomes of what is read.
+struct Peer<'a> {
     stream: Stream,
-    source: SocketAddr,
-    listening: Arc<Listening>,
-    bench: &'a Bench,
-    // The line that is not yet whole.
-    partial: Partial<'a>,
-    // Within a line that is too long, or had no room, which was counted already.
-    skipping: bool,
-    // When a line was last whole.
-    last_line: Instant,
+    origin: Origin<'a>,
+    // When a line or a frame was last whole.
+    last_whole: Instant,
     handover: Handover,
 }
 
-// How a connection ended.
+/// Where what is read comes from, and the thread that has it.
+struct Origin<'a> {
+    source: Source,
+    listening: Arc<Listening>,
+    bench: &'a Bench,
+}
+
+/// What is whole in a stream.
+enum Framing<'a> {
+    Lines(Lines<'a>),
+    Frames(Frames),
+}
+
+/// How a connection ended.
 enum End {
     // The sender closed it, having said everything.
     Clean,
-    // No line came for too long.
+    // Nothing was finished for too long.
     Idle,
     // The relay or the listener stops.
     Stopped,
@@ -123,32 +162,42 @@ enum End {
 
 impl Connection<'_> {
     async fn read_to_end(&mut self) -> End {
-        let (bench, listening) = (self.bench, Arc::clone(&self.listening));
+        let (bench, listening) = (
+            self.peer.origin.bench,
+            Arc::clone(&self.peer.origin.listening),
+        );
         let mut stopping = pin!(async {
             tokio::select! {
                 () = bench.reached(Phase::Reading) => {}
                 () = listening.stopped() => {}
             }
         });
-        let mut idle = pin!(idle_since(self.last_line, &listening));
+        let mut idle = pin!(idle_since(self.peer.last_whole, &listening));
         let mut reads = 0;
         loop {
             let read = tokio::select! {
                 biased;
                 () = &mut stopping => return self.read_what_was_sent().await,
-                read = self.read_block() => read,
+                read = self.read() => read,
                 () = &mut idle => {
-                    if is_idle(self.last_line, &listening) {
+                    if self.waits_for_room() {
+                        // The sender can do nothing about that.
+                        self.peer.last_whole = Instant::now();
+                    }
+                    if is_idle(self.peer.last_whole, &listening) {
                         return End::Idle;
                     }
-                    idle.set(idle_since(self.last_line, &listening));
+                    idle.set(idle_since(self.peer.last_whole, &listening));
                     continue;
                 }
             };
-            match read {
+            let settled = match read {
                 Ok(0) => return End::Clean,
-                Ok(_) => self.handover.wait_for_room(self.bench).await,
-                Err(error) => return End::Failed(error),
+                Ok(_) => self.settle().await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = settled {
+                return End::Failed(error);
             }
             reads += 1;
             if reads % READS_PER_TURN == 0 {
@@ -159,160 +208,102 @@ impl Connection<'_> {
 
     // The relay stops: tells the sender so, and reads until it closes, falls silent, or has been read long enough.
     async fn read_what_was_sent(&mut self) -> End {
-        if let Err(error) = self.stream.end().await {
+        if let Err(error) = self.peer.stream.end().await {
             debug!(%error, "the sender is gone already");
         }
-        let bench = self.bench;
+        let bench = self.peer.origin.bench;
         let mut enough = pin!(bench.reached(Phase::HandingOver));
         let mut bytes = 0;
         while bytes < SENT_BYTES_MAX {
             let read = tokio::select! {
                 biased;
                 () = &mut enough => return End::Stopped,
-                read = timeout(QUIET, self.read_block()) => read,
+                read = timeout(QUIET, self.read()) => read,
             };
-            match read {
+            let settled = match read {
                 Err(_) => return End::Stopped,
                 Ok(Ok(0)) => return End::Clean,
                 Ok(Ok(read)) => {
                     bytes += read;
-                    self.handover.wait_for_room(self.bench).await;
+                    self.settle().await
                 }
-                Ok(Err(error)) => return End::Failed(error),
+                Ok(Err(error)) => Err(error),
+            };
+            if let Err(error) = settled {
+                return End::Failed(error);
             }
         }
         End::Stopped
     }
 
-    // Reads what there is, up to a buffer full, and processes the lines that are whole. Returns the bytes read; 0 at the end.
-    async fn read_block(&mut self) -> io::Result<usize> {
-        let bench = self.bench;
-        poll_fn(|context| {
-            let scratch = &mut *bench.scratch.borrow_mut();
-            let begun = self.partial.bytes().len();
-            scratch.buffer[..begun].copy_from_slice(self.partial.bytes());
-            let mut buffer = ReadBuf::new(&mut scratch.buffer[begun..]);
-            ready!(self.stream.poll_read(context, &mut buffer))?;
-            let read = buffer.filled().len();
-            if read > 0 {
-                self.process(scratch, begun + read);
-            }
-            Poll::Ready(Ok(read))
-        })
-        .await
-    }
-
-    fn process(&mut self, scratch: &mut Scratch, filled: usize) {
-        let Plaintext { line_bytes_max, .. } = self.listening.settings().plaintext;
-        let Scratch {
-            buffer,
-            engine,
-            outbox,
-        } = scratch;
-        let bytes = &buffer[..filled];
-        let mut tally = Tally::default();
-        let end = memchr::memrchr(b'\n', bytes).map_or(0, |newline| newline + 1);
-        let (mut block, rest) = bytes.split_at(end);
-        if end > 0 {
-            self.last_line = Instant::now();
-        }
-        if self.skipping
-            && let Some(newline) = memchr::memchr(b'\n', block)
-        {
-            block = &block[newline + 1..];
-            self.skipping = false;
-        }
-        if !block.is_empty() {
-            let plan = self.bench.plan.load();
-            let is_live = |lane| plan.producer(lane).is_live();
-            let moment = Moment {
-                now: clock::now(),
-                stamp: clock::stamp(),
-                is_live: &is_live,
-            };
-            tally = engine.process(&plan.table, block, line_bytes_max, moment, outbox);
-            self.handover.hand_over(&plan, outbox);
-            for (reason, line) in engine.take_refused() {
-                self.note_refused(reason, &block[line]);
-            }
-        }
-        self.keep(rest, line_bytes_max, &mut tally);
-        self.bench.count(&self.listening.name, &tally);
-    }
-
-    // Keeps the beginning of a line for the next read.
-    fn keep(&mut self, rest: &[u8], line_bytes_max: usize, tally: &mut Tally) {
-        let beginning = if self.skipping { &[] } else { rest };
-        let reason = match beginning.len() > line_bytes_max {
-            true => Some(Reason::LineTooLong),
-            false => self
-                .partial
-                .keep(beginning)
-                .err()
-                .map(|NoRoom| Reason::NoRoom),
-        };
-        if let Some(reason) = reason {
-            tally.drop_line(reason);
-            self.note_refused(reason, rest);
-            self.skipping = true;
-            self.partial.clear();
+    // Reads what there is. Returns the bytes read; 0 at the end. Nothing is lost when this is dropped before it resolves.
+    async fn read(&mut self) -> io::Result<usize> {
+        match &mut self.framing {
+            Framing::Lines(lines) => lines.read(&mut self.peer).await,
+            Framing::Frames(frames) => frames.read(&mut self.peer).await,
         }
     }
 
+    fn waits_for_room(&self) -> bool {
+        match &self.framing {
+            Framing::Lines(_) => false,
+            Framing::Frames(frames) => frames.wants_room(),
+        }
+    }
+
+    // Processes what was read, as far as it is whole, and waits until queues have it.
+    async fn settle(&mut self) -> io::Result<()> {
+        match &mut self.framing {
+            Framing::Lines(_) => {}
+            Framing::Frames(frames) => frames.process(&mut self.peer).await?,
+        }
+        self.peer
+            .handover
+            .wait_for_room(self.peer.origin.bench)
+            .await;
+        Ok(())
+    }
+
+    async fn finish(&mut self, end: End) {
+        let listener = &self.peer.origin.listening.name;
+        match &end {
+            End::Clean | End::Stopped => {}
+            End::Idle => debug!(%listener, "closed a connection that was idle"),
+            End::Failed(error) => debug!(%listener, %error, "a connection failed"),
+        }
+        match &mut self.framing {
+            Framing::Lines(lines) => lines.finish(&end, &mut self.peer),
+            Framing::Frames(frames) => frames.finish(&mut self.peer),
+        }
+        self.peer
+            .handover
+            .wait_for_room(self.peer.origin.bench)
+            .await;
+        if let Err(error) = self.peer.stream.close().await {
+            debug!(listener = %self.peer.origin.listening.name, %error, "the sender is gone already");
+        }
+    }
+}
+
+impl Origin<'_> {
     fn note_refused(&self, reason: Reason, line: &[u8]) {
         let line = RefusedLine::new(line, &self.listening.name, self.source, clock::now());
         self.bench.refused.note(reason, line);
     }
 
-    async fn finish(&mut self, end: End) {
-        match &end {
-            End::Clean | End::Stopped => {}
-            End::Idle => {
-                debug!(listener = %self.listening.name, "closed a connection that was idle")
-            }
-            End::Failed(error) => {
-                debug!(listener = %self.listening.name, %error, "a connection failed")
-            }
-        }
-        self.finish_line(&end).await;
-        if let Err(error) = self.stream.close().await {
-            debug!(listener = %self.listening.name, %error, "the sender is gone already");
-        }
-    }
-
-    // A line that ends with its connection counts as a line if the sender closed in good order; otherwise it was cut.
-    async fn finish_line(&mut self, end: &End) {
-        if self.partial.bytes().is_empty() {
-            return;
-        }
-        if let End::Clean = end {
-            let bench = self.bench;
-            let scratch = &mut *bench.scratch.borrow_mut();
-            let length = self.partial.bytes().len();
-            scratch.buffer[..length].copy_from_slice(self.partial.bytes());
-            scratch.buffer[length] = b'\n';
-            self.process(scratch, length + 1);
-        } else {
-            let mut tally = Tally::default();
-            tally.drop_line(Reason::Truncated);
-            self.note_refused(Reason::Truncated, self.partial.bytes());
-            self.bench.count(&self.listening.name, &tally);
-        }
-        self.handover.wait_for_room(self.bench).await;
+    fn count(&self, tally: &Tally) {
+        self.bench.count(&self.listening.name, tally);
     }
 }
 
-async fn idle_since(last_line: Instant, listening: &Listening) {
-    match listening.settings().plaintext.idle_timeout {
-        Some(limit) => sleep_until(last_line + limit).await,
+async fn idle_since(last_whole: Instant, listening: &Listening) {
+    match listening.settings().idle_timeout() {
+        Some(limit) => sleep_until(last_whole + limit).await,
         None => std::future::pending().await,
     }
 }
 
-fn is_idle(last_line: Instant, listening: &Listening) -> bool {
-    listening
-        .settings()
-        .plaintext
-        .idle_timeout
-        .is_some_and(|limit| last_line.elapsed() >= limit)
+fn is_idle(last_whole: Instant, listening: &Listening) -> bool {
+    let limit = listening.settings().idle_timeout();
+    limit.is_some_and(|limit| last_whole.elapsed() >= limit)
 }

@@ -16,7 +16,9 @@ mod clock;
 mod config;
 mod connection;
 mod control;
+mod datagrams;
 mod destinations;
+mod drops;
 mod durable;
 mod handover;
 mod health;
@@ -29,6 +31,7 @@ mod plan;
 mod pod;
 mod refused;
 mod reuseport;
+mod source;
 mod stream;
 mod succession;
 mod worker;
@@ -43,7 +46,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
-use relay_engine::{Explanation, Moment, Table};
+use relay_engine::{Explanation, ListenAddress, Moment, Plaintext, Protocol, Table};
 use relay_proto::{ObjectError, Snapshot, Version};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinSet, spawn_blocking};
@@ -340,7 +343,8 @@ impl Relay {
             true => &[],
             false => table.listeners(),
         };
-        self.listeners.prepare(wanted, self.listen_address)
+        self.listeners
+            .prepare(wanted, self.listen_address, self.workers.count())
     }
 
     /// Does without a place on disk for what has no room in memory. To be called before the first snapshot is applied.
@@ -405,14 +409,16 @@ impl Relay {
         self.plan.load().version
     }
 
-    /// The port of the first listener.
-    pub fn first_port(&self) -> Option<u16> {
-        self.plan
-            .load()
-            .table
-            .listeners()
-            .first()
-            .map(|listener| listener.port)
+    /// A port that takes lines over TCP, if there is one.
+    pub fn plaintext_port(&self) -> Option<u16> {
+        let plan = self.plan.load();
+        let mut listeners = plan.table.listeners().iter();
+        listeners.find_map(|listener| match (&listener.address, listener.protocol) {
+            (ListenAddress::Port(port), Protocol::Plaintext(Plaintext { is_stream, .. })) => {
+                (is_stream && listener.tls.is_none()).then_some(*port)
+            }
+            _ => None,
+        })
     }
 
     /// What the admin port may see.
@@ -531,9 +537,7 @@ impl View {
             is_live: &is_live,
         };
         let limits = plan.table.listeners().iter();
-        let limit = limits
-            .map(|listener| listener.plaintext.line_bytes_max)
-            .max();
+        let limit = limits.map(relay_engine::Listener::line_bytes_max).max();
         plan.table.explain(line, limit.unwrap_or_default(), moment)
     }
 

@@ -1,18 +1,19 @@
 //! Where lines come in: sockets that are bound while the table names them, and the counting of their connections.
 
+mod acceptor;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use relay_engine::{Listener, ListenerTls};
+use relay_engine::{ListenAddress, Listener, ListenerTls};
 use rustls::ServerConfig;
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -20,11 +21,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::connection::Accepted;
-use crate::reuseport;
+use crate::datagrams::Receiver;
+use crate::source::Source;
 use crate::worker::Workers;
-
-/// Connections that the kernel may hold for us to accept.
-const BACKLOG: i32 = 4096;
+use acceptor::Acceptor;
+pub(crate) use acceptor::{Socket, bind_tcp, bind_udp};
 
 /// How long a listener that is no longer wanted goes on accepting: whoever is connecting is let in, and who comes later finds
 /// the other process, if there is one.
@@ -45,6 +46,8 @@ pub(crate) struct Listening {
     pub(crate) accepted: AtomicU64,
     pub(crate) refused: AtomicU64,
     pub(crate) handshakes_failed: AtomicU64,
+    pub(crate) datagrams: AtomicU64,
+    pub(crate) datagrams_dropped: AtomicU64,
 }
 
 impl Listening {
@@ -80,14 +83,31 @@ impl Drop for Seat {
     }
 }
 
-/// All listeners. One that changes its port is another listener.
+/// All listeners. One that changes where it listens, or for what, is another listener.
 #[derive(Default)]
 pub(crate) struct Listeners {
     active: BTreeMap<Key, Arc<Listening>>,
     acceptors: JoinSet<()>,
 }
 
-type Key = (Arc<str>, u16);
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    name: Arc<str>,
+    address: ListenAddress,
+    is_stream: bool,
+    is_datagram: bool,
+}
+
+impl Key {
+    fn of(settings: &Listener) -> Self {
+        Self {
+            name: Arc::clone(&settings.name),
+            address: settings.address.clone(),
+            is_stream: settings.is_stream(),
+            is_datagram: settings.is_datagram(),
+        }
+    }
+}
 
 /// Listeners of a table that is not yet in force.
 pub(crate) struct Prepared(Vec<PreparedListener>);
@@ -95,8 +115,15 @@ pub(crate) struct Prepared(Vec<PreparedListener>);
 struct PreparedListener {
     settings: Listener,
     tls: Option<Arc<ServerConfig>>,
-    // `None`: it is bound already.
-    socket: Option<TcpListener>,
+    // `None`: they are bound already.
+    sockets: Option<Sockets>,
+}
+
+// What a listener listens on.
+struct Sockets {
+    acceptor: Option<Acceptor>,
+    // One for each data thread.
+    datagrams: Vec<std::net::UdpSocket>,
 }
 
 /// A listener that cannot be had.
@@ -114,6 +141,9 @@ pub(crate) enum Fault {
     /// The port cannot be listened on.
     #[error("cannot listen on {0}: {1}")]
     Port(SocketAddr, io::Error),
+    /// The unix socket cannot be listened on.
+    #[error("cannot listen on {0}: {1}")]
+    UnixSocket(PathBuf, io::Error),
     /// TLS cannot run on its certificate.
     #[error("{0}")]
     Certificate(relay_tls::Error),
@@ -127,6 +157,7 @@ impl Fault {
     pub(crate) const fn field(&self) -> &'static str {
         match self {
             Self::Port(..) => "port",
+            Self::UnixSocket(..) => "unixSocket.path",
             Self::Certificate(_) => "tls.certificate",
             Self::ClientCa(_) => "tls.clientCa",
         }
@@ -142,13 +173,12 @@ impl Listeners {
         &self,
         wanted: &[Listener],
         address: IpAddr,
+        threads: usize,
     ) -> Result<Prepared, PrepareError> {
         let prepared = wanted.iter().map(|settings| {
-            let listener = || Arc::clone(&settings.name);
-            let active = self.active.get(&(listener(), settings.port));
-            let address = SocketAddr::new(address, settings.port);
+            let active = self.active.get(&Key::of(settings));
             let fault = |source| PrepareError {
-                listener: listener(),
+                listener: Arc::clone(&settings.name),
                 source,
             };
             let tls = match active.filter(|active| active.settings().tls == settings.tls) {
@@ -160,14 +190,14 @@ impl Listeners {
                     .transpose()
                     .map_err(fault)?,
             };
-            let socket = match active {
+            let sockets = match active {
                 Some(_) => None,
-                None => Some(bind(address).map_err(|error| fault(Fault::Port(address, error)))?),
+                None => Some(Sockets::bind(settings, address, threads).map_err(fault)?),
             };
             Ok(PreparedListener {
                 settings: settings.clone(),
                 tls,
-                socket,
+                sockets,
             })
         });
         prepared.collect::<Result<_, _>>().map(Prepared)
@@ -186,23 +216,23 @@ impl Listeners {
             let PreparedListener {
                 settings,
                 tls,
-                socket,
+                sockets,
             } = listener;
-            let key = (Arc::clone(&settings.name), settings.port);
+            let key = Key::of(&settings);
             let kept = before.remove(&key);
-            let listening = match (kept, socket) {
+            let listening = match (kept, sockets) {
                 (Some(listening), _) => {
                     listening.settings.store(Arc::new(settings));
                     listening.tls.store(tls);
                     listening
                 }
                 (None, None) => continue,
-                (None, Some(socket)) => self.start(settings, tls, socket, workers, open),
+                (None, Some(sockets)) => self.start(settings, tls, sockets, workers, open),
             };
             self.active.insert(key, listening);
         }
-        for ((name, port), listening) in before {
-            info!(listener = %name, port, "no longer listening");
+        for (Key { name, .. }, listening) in before {
+            info!(listener = %name, "no longer listening");
             listening.stop.cancel();
         }
     }
@@ -228,7 +258,7 @@ impl Listeners {
         &mut self,
         settings: Listener,
         tls: Option<Arc<ServerConfig>>,
-        socket: TcpListener,
+        sockets: Sockets,
         workers: &Workers,
         open: &mpsc::Sender<()>,
     ) -> Arc<Listening> {
@@ -241,18 +271,69 @@ impl Listeners {
             accepted: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             handshakes_failed: AtomicU64::new(0),
+            datagrams: AtomicU64::new(0),
+            datagrams_dropped: AtomicU64::new(0),
         });
-        if let Ok(address) = socket.local_addr() {
-            info!(listener = %listening.name, %address, "listening");
+        let Sockets {
+            acceptor,
+            datagrams,
+        } = sockets;
+        if let Some(acceptor) = acceptor {
+            info!(listener = %listening.name, address = %acceptor, "listening");
+            let accept = accept(
+                acceptor,
+                Arc::clone(&listening),
+                workers.clone(),
+                open.clone(),
+            );
+            self.acceptors.spawn(accept);
         }
-        let accept = accept(
-            socket,
-            Arc::clone(&listening),
-            workers.clone(),
-            open.clone(),
-        );
-        self.acceptors.spawn(accept);
+        if let Some(address) = datagrams
+            .first()
+            .and_then(|socket| socket.local_addr().ok())
+        {
+            info!(listener = %listening.name, %address, "listening for datagrams");
+            let receiver = |socket| Receiver {
+                socket,
+                listening: Arc::clone(&listening),
+                _open: open.clone(),
+            };
+            let receivers = datagrams.into_iter().map(receiver).collect();
+            let workers = workers.clone();
+            self.acceptors
+                .spawn(async move { workers.receive(receivers).await });
+        }
         listening
+    }
+}
+
+impl Sockets {
+    fn bind(settings: &Listener, address: IpAddr, threads: usize) -> Result<Self, Fault> {
+        match &settings.address {
+            ListenAddress::Port(port) => {
+                let address = SocketAddr::new(address, *port);
+                Self::bind_port(settings, address, threads)
+                    .map_err(|error| Fault::Port(address, error))
+            }
+            ListenAddress::Unix { path, mode } => {
+                let acceptor = Acceptor::bind_unix(path, *mode)
+                    .map_err(|error| Fault::UnixSocket(path.clone(), error))?;
+                Ok(Self {
+                    acceptor: Some(acceptor),
+                    datagrams: Vec::new(),
+                })
+            }
+        }
+    }
+
+    fn bind_port(settings: &Listener, address: SocketAddr, threads: usize) -> io::Result<Self> {
+        let acceptor = settings.is_stream().then(|| Acceptor::bind_tcp(address));
+        let sockets = if settings.is_datagram() { threads } else { 0 };
+        let datagrams = (0..sockets).map(|_| bind_udp(address));
+        Ok(Self {
+            acceptor: acceptor.transpose()?,
+            datagrams: datagrams.collect::<io::Result<_>>()?,
+        })
     }
 }
 
@@ -268,41 +349,20 @@ fn acceptor(tls: &ListenerTls) -> Result<Arc<ServerConfig>, Fault> {
     Ok(relay_tls::acceptor(identity, client_ca))
 }
 
-/// Listens with SO_REUSEPORT, which lets a second process take the port over before this one stops.
-///
-/// # Errors
-/// The address cannot be had.
-pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
-    socket.set_nonblocking(true)?;
-    if address.ip().is_unspecified() && address.is_ipv6() {
-        socket.set_only_v6(false)?;
-    }
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
-}
-
 async fn accept(
-    socket: TcpListener,
+    acceptor: Acceptor,
     listening: Arc<Listening>,
     workers: Workers,
     open: mpsc::Sender<()>,
 ) {
     loop {
         let accepted = tokio::select! {
-            accepted = socket.accept() => accepted,
+            accepted = acceptor.accept() => accepted,
             () = listening.stopped() => break,
         };
-        match accepted.and_then(|(stream, source)| Ok((stream.into_std()?, source))) {
-            Ok((stream, source)) => {
-                hand_over(stream, source, &listening, &workers, &open).await;
+        match accepted {
+            Ok((socket, source)) => {
+                hand_over(socket, source, &listening, &workers, &open).await;
             }
             Err(error) => {
                 warn!(listener = %listening.name, %error, "cannot accept a connection");
@@ -310,35 +370,32 @@ async fn accept(
             }
         }
     }
-    if let Err(error) = reuseport::give_way(&socket) {
+    if let Err(error) = acceptor.give_way() {
         warn!(listener = %listening.name, %error, "who connects now may be refused");
     }
     let end = sleep(LINGER);
     let mut end = pin!(end);
     loop {
         tokio::select! {
-            accepted = socket.accept() => {
-                let accepted = accepted.and_then(|(stream, source)| Ok((stream.into_std()?, source)));
-                let Ok((stream, source)) = accepted else { break };
-                hand_over(stream, source, &listening, &workers, &open).await;
+            accepted = acceptor.accept() => {
+                let Ok((socket, source)) = accepted else { break };
+                hand_over(socket, source, &listening, &workers, &open).await;
             }
             () = &mut end => break,
         }
     }
     // Those whom the kernel has let in already may have sent lines.
-    let Ok(socket) = socket.into_std() else {
+    let Ok(waiting) = acceptor.into_waiting() else {
         return;
     };
-    while let Ok((stream, source)) = socket.accept() {
-        if stream.set_nonblocking(true).is_ok() {
-            hand_over(stream, source, &listening, &workers, &open).await;
-        }
+    for (socket, source) in waiting {
+        hand_over(socket, source, &listening, &workers, &open).await;
     }
 }
 
 async fn hand_over(
-    stream: std::net::TcpStream,
-    source: SocketAddr,
+    socket: Socket,
+    source: Source,
     listening: &Arc<Listening>,
     workers: &Workers,
     open: &mpsc::Sender<()>,
@@ -351,7 +408,7 @@ async fn hand_over(
     let listening = Arc::clone(listening);
     workers
         .serve(Accepted {
-            stream,
+            socket,
             source,
             listening,
             seat,

@@ -31,7 +31,7 @@ enum Kind {
     Gauge,
 }
 
-const OF_LISTENERS: [Metric<Listening>; 5] = [
+const OF_LISTENERS: [Metric<Listening>; 7] = [
     Metric {
         kind: Kind::Counter,
         name: "connections_accepted",
@@ -55,6 +55,18 @@ const OF_LISTENERS: [Metric<Listening>; 5] = [
         name: "connections",
         help: "Connections that are open",
         value: |listener| listener.connections.load(Ordering::Relaxed) as u64,
+    },
+    Metric {
+        kind: Kind::Counter,
+        name: "listener_datagrams_received",
+        help: "Datagrams that came in",
+        value: |listener| listener.datagrams.load(Ordering::Relaxed),
+    },
+    Metric {
+        kind: Kind::Counter,
+        name: "listener_datagrams_dropped",
+        help: "Datagrams that the kernel dropped, because they came faster than they were read",
+        value: |listener| listener.datagrams_dropped.load(Ordering::Relaxed),
     },
     Metric {
         kind: Kind::Gauge,

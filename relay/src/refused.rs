@@ -1,11 +1,12 @@
 //! The last lines that were refused, for people who ask why theirs did not arrive.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use relay_engine::{Reason, UnixSeconds};
 use serde_json::{Value, json};
+
+use crate::source::Source;
 
 /// Lines that are kept for each reason.
 const LINES_MAX: usize = 32;
@@ -24,17 +25,12 @@ pub(crate) struct RefusedLine {
     text: Box<[u8]>,
     is_cut: bool,
     listener: Arc<str>,
-    source: SocketAddr,
+    source: Source,
     at: UnixSeconds,
 }
 
 impl RefusedLine {
-    pub(crate) fn new(
-        text: &[u8],
-        listener: &Arc<str>,
-        source: SocketAddr,
-        at: UnixSeconds,
-    ) -> Self {
+    pub(crate) fn new(text: &[u8], listener: &Arc<str>, source: Source, at: UnixSeconds) -> Self {
         Self {
             text: text[..text.len().min(TEXT_BYTES_MAX)].into(),
             is_cut: text.len() > TEXT_BYTES_MAX,
@@ -81,12 +77,14 @@ impl RefusedLines {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
 
     #[test]
     fn the_last_lines_of_each_reason_are_kept_the_newest_first() {
         let refused = RefusedLines::default();
-        let source = SocketAddr::from(([127, 0, 0, 1], 4000));
+        let source = Source::Remote(SocketAddr::from(([127, 0, 0, 1], 4000)));
         let listener = Arc::from("plain");
         for number in 0..40 {
             let text = format!("bad\u{e9} {number}");

@@ -7,18 +7,19 @@ use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd as _};
 
-/// Has new connections go to the socket that began to listen after this one, which is the oldest. Without another one this
-/// socket still gets them: the kernel goes back to its hash when a program names a socket that is not there.
+/// Has new connections, or datagrams, go to the socket that is the first of another process: that which was bound after `own`
+/// others, which are the oldest. Without another process these still get them: the kernel goes back to its hash when a
+/// program names a socket that is not there.
 ///
 /// # Errors
 /// The kernel does not take the program.
-pub(crate) fn give_way(socket: &impl AsFd) -> io::Result<()> {
-    // "return 1": the second socket, counting from 0.
+pub(crate) fn give_way(socket: &impl AsFd, own: usize) -> io::Result<()> {
+    // "return own": that socket, counting from 0.
     let mut program = [libc::sock_filter {
         code: (libc::BPF_RET | libc::BPF_K) as u16,
         jt: 0,
         jf: 0,
-        k: 1,
+        k: u32::try_from(own).unwrap_or(u32::MAX),
     }];
     let program = libc::sock_fprog {
         len: program.len() as u16,
@@ -50,7 +51,7 @@ mod tests {
     use tokio::time::{Duration, timeout};
 
     use super::*;
-    use crate::listen::bind;
+    use crate::listen::bind_tcp;
 
     async fn connects_to(address: SocketAddr, listener: &TcpListener) {
         for _ in 0..50 {
@@ -65,11 +66,11 @@ mod tests {
 
     #[tokio::test]
     async fn new_connections_go_to_the_newer_socket_and_without_one_to_the_only_one() {
-        let old = bind((Ipv4Addr::new(127, 1, 2, 3), 0).into()).unwrap();
+        let old = bind_tcp((Ipv4Addr::new(127, 1, 2, 3), 0).into()).unwrap();
         let address = old.local_addr().unwrap();
-        give_way(&old).unwrap();
+        give_way(&old, 1).unwrap();
         connects_to(address, &old).await;
-        let new = bind(address).unwrap();
+        let new = bind_tcp(address).unwrap();
         connects_to(address, &new).await;
         drop(old);
         connects_to(address, &new).await;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustls::ServerConfig;
 use socket2::SockRef;
 use tokio::io::{AsyncRead as _, AsyncWriteExt as _, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -24,6 +24,7 @@ const END_TIMEOUT: Duration = Duration::from_millis(100);
 /// Bytes that a sender sends.
 pub(crate) enum Stream {
     Plain(TcpStream),
+    Local(UnixStream),
     // Boxed: those that are not encrypted need no room for it.
     Tls(Box<TlsStream<TcpStream>>),
 }
@@ -48,6 +49,7 @@ impl Stream {
     ) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Local(stream) => Pin::new(stream).poll_read(context, buffer),
             Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
         }
     }
@@ -56,6 +58,7 @@ impl Stream {
     pub(crate) async fn end(&mut self) -> io::Result<()> {
         match self {
             Self::Plain(stream) => SockRef::from(&*stream).shutdown(Shutdown::Write),
+            Self::Local(stream) => SockRef::from(&*stream).shutdown(Shutdown::Write),
             Self::Tls(stream) => timeout(END_TIMEOUT, stream.shutdown()).await?,
         }
     }
@@ -63,7 +66,7 @@ impl Stream {
     /// Ends an encrypted stream in good order, where dropping the other kind is enough.
     pub(crate) async fn close(&mut self) -> io::Result<()> {
         match self {
-            Self::Plain(_) => Ok(()),
+            Self::Plain(_) | Self::Local(_) => Ok(()),
             Self::Tls(_) => self.end().await,
         }
     }

@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,20 +12,24 @@ use std::thread;
 use std::time::Duration;
 
 use relay_engine::aggregate::{self, Flush, Observed, Partial};
-use relay_engine::{Engine, Limits, Moment, NewestPoints, Outbox, PointCounts, Routed, Tally};
+use relay_engine::{
+    Engine, Limits, Moment, NewestPoints, Outbox, PointCounts, Reason, Routed, Tally,
+};
+use relay_wire::{Points, pickle};
 use tokio::runtime;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::{JoinSet, LocalSet, yield_now};
 use tokio::time::{Instant, sleep_until};
 
 use crate::clock;
 use crate::connection::{self, Accepted};
+use crate::datagrams::Receiver;
 use crate::destinations::queue::Loss;
 use crate::destinations::sender::Sender;
 use crate::destinations::spooler::Spooler;
 use crate::handover::Handover;
 use crate::partial::PartialRoom;
-use crate::plan::ActivePlan;
+use crate::plan::{ActivePlan, Plan};
 use crate::refused::RefusedLines;
 
 /// What is read from a socket at a time, in bytes: large enough that system calls do not count, small enough for the cache.
@@ -52,6 +57,10 @@ const BUCKETS_PER_TURN: usize = 4000;
 /// What lines that are not yet whole may take in memory, in bytes, beyond what each connection may keep in any case: of all
 /// threads together.
 const PARTIAL_BYTES: usize = 64 << 20;
+
+/// What frames that are not yet whole may take in memory, in bytes, of all threads together, beyond what each connection may
+/// keep in any case. What is made of one frame may take some times as much, while it is.
+const FRAMES_BYTES: usize = 64 << 20;
 
 /// How long a destination that was removed may take what still waits for it.
 const REMOVED_GRACE: Duration = Duration::from_secs(30);
@@ -81,6 +90,7 @@ struct Thread {
 
 enum Job {
     Serve(Accepted),
+    Receive(Box<Receiver>),
     Send(Box<Sender>),
     Spool(Box<Spooler>),
     /// Go over to the plan in force, and say when that is done.
@@ -114,14 +124,28 @@ pub(crate) struct Bench {
     pub(crate) scratch: RefCell<Scratch>,
     pub(crate) refused: Arc<RefusedLines>,
     pub(crate) partial_room: PartialRoom,
+    /// Bytes of frames that are not yet whole.
+    pub(crate) frame_room: Arc<Semaphore>,
+    /// How many data threads there are.
+    pub(crate) threads: usize,
     counts: Counts,
 }
 
-/// Memory for the block of lines at work.
+/// Memory for what is at work.
 pub(crate) struct Scratch {
+    /// What was read.
     pub(crate) buffer: Box<[u8]>,
-    pub(crate) engine: Engine,
-    pub(crate) outbox: Outbox,
+    /// What was in a frame, and the lines that it comes to.
+    pub(crate) decoder: pickle::Decoder,
+    pub(crate) points: Points,
+    pub(crate) lines: Vec<u8>,
+    pub(crate) mill: Mill,
+}
+
+/// What lines go through.
+pub(crate) struct Mill {
+    engine: Engine,
+    outbox: Outbox,
 }
 
 impl Workers {
@@ -137,11 +161,13 @@ impl Workers {
         died: &mpsc::Sender<()>,
     ) -> io::Result<Self> {
         let newest = Arc::new(NewestPoints::new(NEWEST_POINTS_BYTES));
+        let frame_room = Arc::new(Semaphore::new(FRAMES_BYTES));
         let threads = (0..count).map(|index| {
             let (jobs, inbox) = mpsc::channel(JOBS_MAX);
             let (load, counts) = (Arc::default(), Counts::default());
             let bench = (Arc::clone(plan), phase.clone(), Arc::clone(&counts));
             let (refused, newest) = (Arc::clone(refused), Arc::clone(&newest));
+            let frame_room = Arc::clone(&frame_room);
             let notice = DeathNotice(died.clone());
             let runtime = runtime::Builder::new_current_thread()
                 .enable_all()
@@ -157,6 +183,8 @@ impl Workers {
                         scratch: Scratch::new(count, newest).into(),
                         refused,
                         partial_room: PartialRoom::new(PARTIAL_BYTES / count),
+                        frame_room,
+                        threads: count,
                         counts,
                     });
                     LocalSet::new().block_on(&runtime, work(bench, inbox));
@@ -173,6 +201,18 @@ impl Workers {
         let thread = self.least_loaded();
         accepted.load = Some(LoadGuard::new(&thread.load));
         self.hand(thread, Job::Serve(accepted)).await;
+    }
+
+    /// How many threads there are.
+    pub(crate) fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Hands sockets that take datagrams to the threads, in order.
+    pub(crate) async fn receive(&self, receivers: Vec<Receiver>) {
+        for (thread, receiver) in self.0.iter().zip(receivers) {
+            self.hand(thread, Job::Receive(Box::new(receiver))).await;
+        }
     }
 
     /// Hands a lane's sender to the thread that has least to do.
@@ -276,7 +316,7 @@ impl Bench {
 
     // A plan is not held between two jobs, nor between two blocks of lines.
     fn adopt_plan(&self) {
-        let engine = &mut self.scratch.borrow_mut().engine;
+        let engine = &mut self.scratch.borrow_mut().mill.engine;
         engine.adopt(&self.plan.load().table);
     }
 
@@ -304,9 +344,41 @@ impl Scratch {
         };
         Self {
             buffer: vec![0; READ_BYTES].into(),
-            engine: Engine::with(limits, newest),
-            outbox: Outbox::default(),
+            decoder: pickle::Decoder::default(),
+            points: Points::default(),
+            lines: Vec::new(),
+            mill: Mill {
+                engine: Engine::with(limits, newest),
+                outbox: Outbox::default(),
+            },
         }
+    }
+}
+
+impl Mill {
+    /// Runs whole lines through the engine, and gives queues what they take at once of what comes out. `refused` gets a line
+    /// for each reason that one was dropped for.
+    pub(crate) fn process(
+        &mut self,
+        plan: &Plan,
+        block: &[u8],
+        line_bytes_max: usize,
+        handover: &mut Handover,
+        mut refused: impl FnMut(Reason, Range<usize>),
+    ) -> Tally {
+        let Self { engine, outbox } = self;
+        let is_live = |lane| plan.producer(lane).is_live();
+        let moment = Moment {
+            now: clock::now(),
+            stamp: clock::stamp(),
+            is_live: &is_live,
+        };
+        let tally = engine.process(&plan.table, block, line_bytes_max, moment, outbox);
+        handover.hand_over(plan, outbox);
+        for (reason, line) in engine.take_refused() {
+            refused(reason, line);
+        }
+        tally
     }
 }
 
@@ -345,6 +417,10 @@ async fn work(bench: Rc<Bench>, mut inbox: mpsc::Receiver<Job>) {
                 Some(Job::Serve(accepted)) => {
                     let bench = Rc::clone(&bench);
                     tasks.spawn_local(async move { connection::serve(accepted, &bench).await });
+                }
+                Some(Job::Receive(receiver)) => {
+                    let bench = Rc::clone(&bench);
+                    tasks.spawn_local(async move { receiver.run(&bench).await });
                 }
                 Some(Job::Send(sender)) => {
                     let bench = Rc::clone(&bench);
@@ -410,7 +486,7 @@ async fn take(due: Option<u32>, bench: &Bench) -> Share {
 impl Share {
     // Takes some of what is asked for, and all of it if nothing is said to be left.
     fn take_more(&mut self, due: Option<u32>, bench: &Bench) -> Flush {
-        let engine = &mut bench.scratch.borrow_mut().engine;
+        let engine = &mut bench.scratch.borrow_mut().mill.engine;
         engine.adopt(&bench.plan.load().table);
         let flush = match due {
             Some(now) => engine.take_due(now, BUCKETS_PER_TURN, &mut self.buckets),
@@ -428,7 +504,7 @@ impl Share {
 }
 
 fn restore(buckets: Vec<Partial>, bench: &Bench) -> u64 {
-    let engine = &mut bench.scratch.borrow_mut().engine;
+    let engine = &mut bench.scratch.borrow_mut().mill.engine;
     engine.adopt(&bench.plan.load().table);
     let mut points_lost = 0;
     for bucket in buckets {
@@ -451,7 +527,7 @@ async fn route(block: &[u8], deadline: Instant, bench: &Bench) -> Routed {
             stamp: clock::stamp(),
             is_live: &is_live,
         };
-        let Scratch { engine, outbox, .. } = scratch;
+        let Mill { engine, outbox } = &mut scratch.mill;
         let routed = engine.route_aggregates(&plan.table, block, moment, outbox);
         handover.hand_over(&plan, outbox);
         routed

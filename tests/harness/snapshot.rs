@@ -22,8 +22,9 @@ impl SnapshotBuilder {
             protocol: Some(listener::Protocol::Plaintext(Plaintext {
                 line_bytes_max: 65536,
                 idle_timeout_ms: 120_000,
+                ..Plaintext::default()
             })),
-            tls: None,
+            ..Listener::default()
         };
         Self(Snapshot {
             schema: SCHEMA,

@@ -16,6 +16,7 @@ mod faults;
 mod files;
 mod handover;
 mod health;
+mod inputs;
 mod lanes;
 mod limits;
 mod pressure;

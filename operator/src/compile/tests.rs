@@ -34,9 +34,10 @@ fn a_route_goes_to_the_default_relay_with_its_destination() {
             relay_proto::Plaintext {
                 line_bytes_max: 65536,
                 idle_timeout_ms: 120_000,
+                transport: relay_proto::Transport::Tcp.into(),
             },
         )),
-        tls: None,
+        ..relay_proto::Listener::default()
     };
     let graphite = relay_proto::ObjectRef::new("Destination", "d", "graphite");
     let expected = Snapshot {

@@ -13,7 +13,9 @@
 //! Nothing that a snapshot can tell a running relay is in the pods' template, so a change of it restarts no pod: neither
 //! listeners, whose ports only the Service names, nor, up to a point, the drain time-out.
 
-use crds::{DeletionPolicy, FleetNetworkPolicy, Overrides, RELAY_LABEL, Relay, RelaySpec};
+use crds::{
+    DeletionPolicy, FleetNetworkPolicy, Overrides, RELAY_LABEL, Relay, RelaySpec, Transport,
+};
 use kube::{Resource as _, ResourceExt as _};
 use relay_proto::Version;
 use serde_json::{Value, json};
@@ -95,7 +97,6 @@ pub(crate) fn objects(
             "metadata": metadata(relay, ""),
             "automountServiceAccountToken": false,
         }),
-        service(relay),
         pods_service(relay),
         json!({
             "apiVersion": "policy/v1",
@@ -109,6 +110,7 @@ pub(crate) fn objects(
             },
         }),
     ];
+    objects.extend(service(relay));
     objects.extend(
         relay
             .spec
@@ -148,18 +150,52 @@ fn match_labels(relay: &Relay) -> Value {
     })
 }
 
-fn service(relay: &Relay) -> Value {
-    let ports = relay.spec.listeners.iter().map(|listener| {
-        json!({"name": listener.name, "port": listener.port, "targetPort": listener.port, "protocol": "TCP"})
+// A port that senders reach.
+struct Port {
+    name: String,
+    number: i32,
+    protocol: &'static str,
+}
+
+// Of a listener for connections and datagrams the latter has a name of its own, for names are unique.
+fn ports(relay: &Relay) -> impl Iterator<Item = Port> {
+    let listeners = relay.spec.listeners.iter();
+    listeners.flat_map(|listener| {
+        let transport = listener.plaintext.as_ref().map(|lines| lines.transport);
+        let (name, udp_name) = (listener.name.clone(), format!("{}-udp", listener.name));
+        let protocols = match transport {
+            None | Some(Transport::Tcp) => vec![(name, "TCP")],
+            Some(Transport::Udp) => vec![(name, "UDP")],
+            Some(Transport::TcpAndUdp) => vec![(name, "TCP"), (udp_name, "UDP")],
+        };
+        let number = listener.port;
+        protocols.into_iter().filter_map(move |(name, protocol)| {
+            Some(Port {
+                name,
+                number: number?,
+                protocol,
+            })
+        })
+    })
+}
+
+// `None`: everybody who sends is on the pods' machines.
+fn service(relay: &Relay) -> Option<Value> {
+    let ports = ports(relay).map(|port| {
+        json!({"name": port.name, "port": port.number, "targetPort": port.number, "protocol": port.protocol})
     });
+    let ports: Vec<Value> = ports.collect();
+    if ports.is_empty() {
+        return None;
+    }
     let mut service = json!({
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": metadata(relay, ""),
-        "spec": {"selector": match_labels(relay), "ports": ports.collect::<Vec<_>>()},
+        "spec": {"selector": match_labels(relay), "ports": ports},
     });
     lay_parts_over(&mut service, relay.spec.service_template.as_ref());
-    service
+    Some(service)
 }
 
 fn pods_service(relay: &Relay) -> Value {
@@ -178,9 +214,8 @@ fn pods_service(relay: &Relay) -> Value {
 
 fn network_policy(relay: &Relay, policy: &FleetNetworkPolicy) -> Value {
     let FleetNetworkPolicy { senders, monitors } = policy;
-    let ports = relay.spec.listeners.iter();
-    let ports: Vec<_> = ports
-        .map(|listener| json!({"port": listener.port, "protocol": "TCP"}))
+    let ports: Vec<_> = ports(relay)
+        .map(|port| json!({"port": port.number, "protocol": port.protocol}))
         .collect();
     json!({
         "apiVersion": "networking.k8s.io/v1",

@@ -51,6 +51,7 @@ pub use outbox::Outbox;
 pub use outcome::{Reason, Tally};
 pub use process::{Engine, Limits, Moment, PointCounts, PointFate, Routed, UnixSeconds};
 pub use table::{
-    Address, CarbonTls, Destination, Endpoint, Identity, IdleTarget, Listener, ListenerTls,
-    LoadError, LoadErrorKind, Pem, Plaintext, Queue, Shadowed, Spool, Table, WhenFull, shadowed,
+    Address, CarbonTls, Compression, Destination, Endpoint, Format, Framed, Identity, IdleTarget,
+    ListenAddress, Listener, ListenerTls, LoadError, LoadErrorKind, Pem, Plaintext, Protocol,
+    Queue, Shadowed, Spool, Table, WhenFull, shadowed,
 };

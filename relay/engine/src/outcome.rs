@@ -15,6 +15,12 @@ pub enum Reason {
     Truncated,
     /// Its beginning was long, and there was no room to keep it until the rest came.
     NoRoom,
+    /// A frame that is longer than the listener's limit: its points are not known, and it counts as one.
+    FrameTooLong,
+    /// A frame that cannot be read, and counts as one.
+    FrameInvalid,
+    /// Something in a frame that is not a name with a timestamp and a value.
+    PointInvalid,
     /// The name is empty, or nothing but a dot.
     NameEmpty,
     /// A byte of the name is not ASCII.
@@ -65,12 +71,15 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of a line's way.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 31] = [
         Self::LineTooLong,
         Self::Blank,
         Self::FieldCount,
         Self::Truncated,
         Self::NoRoom,
+        Self::FrameTooLong,
+        Self::FrameInvalid,
+        Self::PointInvalid,
         Self::NameEmpty,
         Self::NameNonAscii,
         Self::NameNul,
@@ -104,6 +113,9 @@ impl Reason {
             Self::FieldCount => "field_count",
             Self::Truncated => "truncated",
             Self::NoRoom => "no_room",
+            Self::FrameTooLong => "frame_too_long",
+            Self::FrameInvalid => "frame_invalid",
+            Self::PointInvalid => "point_invalid",
             Self::NameEmpty => "name_empty",
             Self::NameNonAscii => "name_non_ascii",
             Self::NameNul => "name_nul",
@@ -151,8 +163,13 @@ impl Tally {
 
     /// Counts a line that came in and was dropped for `reason`.
     pub fn drop_line(&mut self, reason: Reason) {
-        self.received += 1;
-        self.count_drop(reason);
+        self.drop_lines(reason, 1);
+    }
+
+    /// Counts lines that came in and were dropped for `reason`.
+    pub fn drop_lines(&mut self, reason: Reason, lines: u64) {
+        self.received += lines;
+        self.dropped[reason as usize] += lines;
     }
 
     // For a line that was counted as received.

@@ -1,6 +1,7 @@
 //! `Snapshot` → [`Table`]: the one definition of a valid configuration. The operator calls it before it publishes, the relay
 //! before it swaps.
 
+mod listener;
 mod load;
 mod shadow;
 
@@ -20,6 +21,9 @@ use crate::rewrite;
 use crate::route::{Distribution, Routes};
 use crate::{Reason, UnixSeconds};
 
+pub use listener::{
+    Compression, Format, Framed, ListenAddress, Listener, ListenerTls, Plaintext, Protocol,
+};
 pub use shadow::{Shadowed, shadowed};
 
 /// Everything that a fleet of relays runs on, checked and compiled. It never changes.
@@ -65,30 +69,6 @@ pub(crate) struct Validation {
     pub(crate) normalises_tags: bool,
 }
 
-/// One socket that takes lines in.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listener {
-    /// Unique in the table.
-    pub name: Arc<str>,
-    /// TCP port.
-    pub port: u16,
-    /// How many connections it takes at the same time.
-    pub connections_max: usize,
-    /// How lines are framed.
-    pub plaintext: Plaintext,
-    /// How connections are encrypted, if they are.
-    pub tls: Option<ListenerTls>,
-}
-
-/// How a listener speaks TLS. What is in here is not looked at: that is up to who speaks it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ListenerTls {
-    /// What the relay shows of itself.
-    pub identity: Identity,
-    /// Who signs the certificates that clients must show; `None`: they are asked for none.
-    pub client_ca: Option<Pem>,
-}
-
 /// How a carbon server is spoken to over TLS. What is in here is not looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CarbonTls {
@@ -112,15 +92,6 @@ pub struct Identity {
 /// Text in PEM, which may be a key: its `Debug` shows no content.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Pem(Arc<[u8]>);
-
-/// Lines ended by a newline.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Plaintext {
-    /// The longest line without its newline, in bytes. 64 to 65536.
-    pub line_bytes_max: usize,
-    /// A connection that sent nothing for this long is closed; `None`: never.
-    pub idle_timeout: Option<Duration>,
-}
 
 /// Who gets lines.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -152,9 +152,13 @@ impl Points {
 
     // Whole seconds, as carbon keeps them.
     fn timestamp(&self, number: Number, frame: &[u8], out: &mut Vec<u8>) {
-        match number {
-            Number::Float(float) if let Some(int) = whole(float) => write_int(int, out),
-            other => self.value(other, frame, out),
+        let seconds = match number {
+            Number::Float(float) => whole(float),
+            Number::Int(_) | Number::Text(_) => None,
+        };
+        match seconds {
+            Some(seconds) => write_int(seconds, out),
+            None => self.value(number, frame, out),
         }
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use crds::{
-    Duration, Listener, Metrics20Level, NotFinite, Reason, Relay, TagForm, Validation,
-    ValidationLevel,
+    Compression, Duration, Framed, Listener, Metrics20Level, NotFinite, Reason, Relay, TagForm,
+    Transport, UnixSocket, Validation, ValidationLevel,
 };
 use relay_proto as proto;
 
@@ -46,30 +46,95 @@ fn listener(
     field: &str,
     secrets: &Secrets<'_>,
 ) -> Result<proto::Listener, Finding> {
-    let Some(plaintext) = &listener.plaintext else {
-        return Err(Finding::at(
-            field,
-            Reason::UnsupportedValue,
-            "the listener has no protocol: set plaintext",
-        ));
+    let at = |name: &str| format!("{field}.{name}");
+    let optional = |value: Option<i32>, name: &str| match value {
+        Some(value) => count(value, || at(name)),
+        None => Ok(0),
     };
+    let unix_socket = listener.unix_socket.as_ref();
     Ok(proto::Listener {
         name: listener.name.clone(),
-        port: count(listener.port, || format!("{field}.port"))?,
-        connections_max: count(listener.max_connections, || {
-            format!("{field}.maxConnections")
-        })?,
-        protocol: Some(proto::listener::Protocol::Plaintext(proto::Plaintext {
-            line_bytes_max: count(plaintext.max_line_bytes, || {
-                format!("{field}.plaintext.maxLineBytes")
-            })?,
-            idle_timeout_ms: plaintext.idle_timeout.as_millis(),
-        })),
+        port: optional(listener.port, "port")?,
+        connections_max: count(listener.max_connections, || at("maxConnections"))?,
+        protocol: Some(protocol(listener, field)?),
         tls: listener
             .tls
             .as_ref()
-            .map(|tls| secrets.listener(tls, &format!("{field}.tls")))
+            .map(|tls| secrets.listener(tls, &at("tls")))
             .transpose()?,
+        unix_socket: unix_socket
+            .map(|socket| self::unix_socket(socket, at("unixSocket.mode")))
+            .transpose()?,
+        compression: match listener.compression {
+            None => proto::Compression::Unspecified,
+            Some(Compression::Gzip) => proto::Compression::Gzip,
+            Some(Compression::Lz4) => proto::Compression::Lz4,
+            Some(Compression::Snappy) => proto::Compression::Snappy,
+            Some(Compression::Zstd) => proto::Compression::Zstd,
+        }
+        .into(),
+        proxy_protocol: listener.proxy_protocol,
+        allowed_sources: listener.allowed_sources.clone(),
+        connections_per_source_max: optional(
+            listener.max_connections_per_source,
+            "maxConnectionsPerSource",
+        )?,
+        lines_per_second_per_source: optional(
+            listener.max_lines_per_second_per_source,
+            "maxLinesPerSecondPerSource",
+        )?,
+    })
+}
+
+fn protocol(listener: &Listener, field: &str) -> Result<proto::listener::Protocol, Finding> {
+    use proto::listener::Protocol;
+    let Listener {
+        plaintext,
+        pickle,
+        protobuf,
+        ..
+    } = listener;
+    match (plaintext, pickle, protobuf) {
+        (Some(plaintext), None, None) => {
+            let transport = match plaintext.transport {
+                Transport::Tcp => proto::Transport::Tcp,
+                Transport::Udp => proto::Transport::Udp,
+                Transport::TcpAndUdp => proto::Transport::TcpAndUdp,
+            };
+            Ok(Protocol::Plaintext(proto::Plaintext {
+                line_bytes_max: count(plaintext.max_line_bytes, || {
+                    format!("{field}.plaintext.maxLineBytes")
+                })?,
+                idle_timeout_ms: plaintext.idle_timeout.as_millis(),
+                transport: transport.into(),
+            }))
+        }
+        (None, Some(pickle), None) => Ok(Protocol::Pickle(framed(pickle))),
+        (None, None, Some(protobuf)) => Ok(Protocol::Protobuf(framed(protobuf))),
+        _ => Err(Finding::at(
+            field,
+            Reason::UnsupportedValue,
+            "the listener has no protocol, or more than one: set exactly one of plaintext, pickle and protobuf",
+        )),
+    }
+}
+
+fn framed(framed: &Framed) -> proto::Framed {
+    proto::Framed {
+        // What is beyond the range is for the loader to refuse.
+        frame_bytes_max: u32::try_from(framed.max_frame_bytes.bytes()).unwrap_or(u32::MAX),
+        idle_timeout_ms: framed.idle_timeout.as_millis(),
+    }
+}
+
+fn unix_socket(socket: &UnixSocket, field: String) -> Result<proto::UnixSocket, Finding> {
+    let mode = u32::from_str_radix(&socket.mode, 8).map_err(|_| {
+        let message = format!("'{}' is not octal: write 0660, or the like", socket.mode);
+        Finding::at(field, Reason::UnsupportedValue, message)
+    })?;
+    Ok(proto::UnixSocket {
+        path: socket.path.clone(),
+        mode,
     })
 }
 

@@ -82,6 +82,32 @@ fn what_a_snapshot_tells_is_not_in_the_pods_template() {
 }
 
 #[test]
+fn the_service_has_a_port_for_every_way_in() {
+    let service = |listeners: Value| {
+        let mut relay = relay(json!({}));
+        relay.spec.listeners = serde_json::from_value(listeners).unwrap();
+        let objects = objects(&relay, &settings("a"), &Live::default(), 1);
+        let service = objects.into_iter().find(|object| {
+            object["kind"] == "Service" && object["metadata"]["name"] == "edge-relay"
+        });
+        let ports = service?["spec"]["ports"].as_array()?.clone();
+        let port = |port: &Value| format!("{} {} {}", port["name"], port["port"], port["protocol"]);
+        Some(ports.iter().map(port).collect::<Vec<_>>().join(", "))
+    };
+    let both = json!({"transport": "TcpAndUdp"});
+    let ports = service(json!([
+        {"name": "lines", "port": 2003, "plaintext": both},
+        {"name": "datagrams", "port": 2013, "plaintext": {"transport": "Udp"}},
+        {"name": "pickle", "port": 2004, "pickle": {}},
+        {"name": "local", "unixSocket": {"path": "/run/a.sock"}, "plaintext": {}},
+    ]));
+    let expected = "\"lines\" 2003 \"TCP\", \"lines-udp\" 2003 \"UDP\", \"datagrams\" 2013 \"UDP\", \"pickle\" 2004 \"TCP\"";
+    assert_eq!(ports.as_deref(), Some(expected));
+    let local = json!({"name": "local", "unixSocket": {"path": "/run/a.sock"}, "plaintext": {}});
+    assert_eq!(service(json!([local])), None);
+}
+
+#[test]
 fn the_spool_decides_what_runs_the_pods() {
     let spooling = |spool| workload_of(json!({"spool": spool}), "a", &Live::default());
     let persistent = spooling(json!({"persistent": {"size": "20Gi", "storageClassName": "fast"}}));

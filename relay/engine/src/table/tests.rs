@@ -70,7 +70,7 @@ fn all_errors_are_reported_at_once_with_their_objects_and_fields() {
             "Relay d/edge: listeners[plain].plaintext.maxLineBytes: 65537 is out of range: use 64 to 65536",
             "Relay d/edge: listeners[x].port: 70000 is not a port: use 1 to 65535",
             "Relay d/edge: listeners[x].maxConnections: 0 lets nobody in: use at least 1",
-            "Relay d/edge: listeners[x].plaintext: no protocol is named: set plaintext",
+            "Relay d/edge: listeners[x]: no protocol is named that this release knows: set plaintext, pickle or protobuf",
             "Relay d/edge: listeners[y].tls.certificate: there is none: name its Secret",
             "Blocklist d/b: entries[1]: no condition is set, which would drop every line: set at least one",
             "Blocklist d/b: entries[2].regex: '(' is not a regular expression: unclosed group at character 1: add a ')', or write \\( for the byte itself",
@@ -142,14 +142,14 @@ fn addresses_are_host_and_port() {
 fn listener(name: &str, port: u32, line_bytes_max: u32) -> proto::Listener {
     let plaintext = proto::Plaintext {
         line_bytes_max,
-        idle_timeout_ms: 0,
+        ..proto::Plaintext::default()
     };
     proto::Listener {
         name: name.into(),
         port,
         connections_max: 1,
         protocol: Some(proto::listener::Protocol::Plaintext(plaintext)),
-        tls: None,
+        ..proto::Listener::default()
     }
 }
 
@@ -396,4 +396,85 @@ fn renewed_certificates_leave_connections_alone_and_nothing_else_does() {
         path: "/tmp/x".into(),
     };
     assert!(!before.is_renewed_by(&file));
+}
+
+#[test]
+fn what_a_listener_cannot_do_is_said_with_its_field() {
+    use proto::listener::Protocol;
+    let port = || listener("a", 2003, 1024);
+    let udp = proto::Plaintext {
+        line_bytes_max: 1024,
+        transport: proto::Transport::Udp.into(),
+        ..proto::Plaintext::default()
+    };
+    let unix = |path: &str| {
+        Some(proto::UnixSocket {
+            path: path.into(),
+            mode: 0o660,
+        })
+    };
+    let pickle = |frame_bytes_max| {
+        Some(Protocol::Pickle(proto::Framed {
+            frame_bytes_max,
+            idle_timeout_ms: 0,
+        }))
+    };
+    let cases = [
+        (
+            proto::Listener {
+                unix_socket: unix("/run/a.sock"),
+                ..port()
+            },
+            "port: there is a unixSocket as well: leave out one",
+        ),
+        (
+            proto::Listener {
+                port: 0,
+                unix_socket: unix("a.sock"),
+                ..port()
+            },
+            "unixSocket.path: 'a.sock' is not an absolute path of at most 100 bytes",
+        ),
+        (
+            proto::Listener {
+                protocol: pickle(17 << 20),
+                ..port()
+            },
+            "pickle.maxFrameBytes: 17825792 bytes are out of range: use 64 to 16Mi",
+        ),
+        (
+            proto::Listener {
+                protocol: Some(Protocol::Plaintext(udp)),
+                proxy_protocol: true,
+                ..port()
+            },
+            "plaintext.transport: datagrams come to a port, not encrypted, not compressed and without a PROXY header: \
+             leave out unixSocket, tls, compression and proxyProtocol, or give them a listener of their own",
+        ),
+        (
+            proto::Listener {
+                allowed_sources: vec!["10.0.0.0/8".into(), "10.0.0.0/33".into()],
+                ..port()
+            },
+            "allowedSources[1]: '10.0.0.0/33' is not a network: write one such as 10.0.0.0/8 or 2001:db8::/32",
+        ),
+        (
+            proto::Listener {
+                compression: 99,
+                ..port()
+            },
+            "compression: not known to this release: use Gzip, Lz4, Snappy or Zstd",
+        ),
+    ];
+    for (listener, expected) in cases {
+        let snapshot = Snapshot {
+            schema: relay_proto::SCHEMA,
+            relay: Some(ObjectRef::new("Relay", "d", "edge")),
+            listeners: vec![listener],
+            ..Snapshot::default()
+        };
+        let errors = Table::load(&snapshot).unwrap_err();
+        let errors: Vec<String> = errors.iter().map(LoadError::to_string).collect();
+        assert_eq!(errors, [format!("Relay d/edge: listeners[a].{expected}")]);
+    }
 }

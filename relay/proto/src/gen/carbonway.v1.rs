@@ -73,7 +73,7 @@ pub struct Listener {
     /// Unique in the snapshot; names the listener in metrics.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
-    /// TCP port, 1 to 65535.
+    /// 1 to 65535. Zero: there is a unix socket in its place.
     #[prost(uint32, tag = "2")]
     pub port: u32,
     /// Connections beyond this are closed at once and counted. At least 1.
@@ -82,7 +82,23 @@ pub struct Listener {
     /// Absent: connections are not encrypted.
     #[prost(message, optional, tag = "5")]
     pub tls: ::core::option::Option<ListenerTls>,
-    #[prost(oneof = "listener::Protocol", tags = "4")]
+    #[prost(message, optional, tag = "8")]
+    pub unix_socket: ::core::option::Option<UnixSocket>,
+    #[prost(enumeration = "Compression", tag = "9")]
+    pub compression: i32,
+    /// Every connection begins with a PROXY header, which says where it comes from.
+    #[prost(bool, tag = "10")]
+    pub proxy_protocol: bool,
+    /// Networks in CIDR notation; others are refused. Empty: nobody is.
+    #[prost(string, repeated, tag = "11")]
+    pub allowed_sources: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Of one address. Zero: no limit.
+    #[prost(uint32, tag = "12")]
+    pub connections_per_source_max: u32,
+    /// Of one address. Zero: no limit.
+    #[prost(uint32, tag = "13")]
+    pub lines_per_second_per_source: u32,
+    #[prost(oneof = "listener::Protocol", tags = "4, 6, 7")]
     pub protocol: ::core::option::Option<listener::Protocol>,
 }
 /// Nested message and enum types in `Listener`.
@@ -91,7 +107,23 @@ pub mod listener {
     pub enum Protocol {
         #[prost(message, tag = "4")]
         Plaintext(super::Plaintext),
+        /// Python's pickle.
+        #[prost(message, tag = "6")]
+        Pickle(super::Framed),
+        /// carbon's protobuf.
+        #[prost(message, tag = "7")]
+        Protobuf(super::Framed),
     }
+}
+/// A unix socket that is listened on.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UnixSocket {
+    /// Absolute.
+    #[prost(string, tag = "1")]
+    pub path: ::prost::alloc::string::String,
+    /// Permissions, at most 0o777.
+    #[prost(uint32, tag = "2")]
+    pub mode: u32,
 }
 /// How a listener speaks TLS.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -121,6 +153,18 @@ pub struct Plaintext {
     #[prost(uint32, tag = "1")]
     pub line_bytes_max: u32,
     /// A connection on which no line was finished for this long is closed, in milliseconds. Zero: never.
+    #[prost(uint64, tag = "2")]
+    pub idle_timeout_ms: u64,
+    #[prost(enumeration = "Transport", tag = "3")]
+    pub transport: i32,
+}
+/// Points in frames, each behind its length in four bytes, the highest first.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Framed {
+    /// A connection that announces a longer one is closed. At least 64, at most 16 MiB.
+    #[prost(uint32, tag = "1")]
+    pub frame_bytes_max: u32,
+    /// A connection on which no frame was finished for this long is closed, in milliseconds. Zero: never.
     #[prost(uint64, tag = "2")]
     pub idle_timeout_ms: u64,
 }
@@ -672,6 +716,79 @@ impl NotFinite {
             "NOT_FINITE_UNSPECIFIED" => Some(Self::Unspecified),
             "NOT_FINITE_DROP" => Some(Self::Drop),
             "NOT_FINITE_FORWARD" => Some(Self::Forward),
+            _ => None,
+        }
+    }
+}
+/// How a stream is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Compression {
+    /// It is not.
+    Unspecified = 0,
+    Gzip = 1,
+    /// LZ4 frames.
+    Lz4 = 2,
+    /// Snappy's framing format.
+    Snappy = 3,
+    /// Zstandard frames.
+    Zstd = 4,
+}
+impl Compression {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "COMPRESSION_UNSPECIFIED",
+            Self::Gzip => "COMPRESSION_GZIP",
+            Self::Lz4 => "COMPRESSION_LZ4",
+            Self::Snappy => "COMPRESSION_SNAPPY",
+            Self::Zstd => "COMPRESSION_ZSTD",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "COMPRESSION_UNSPECIFIED" => Some(Self::Unspecified),
+            "COMPRESSION_GZIP" => Some(Self::Gzip),
+            "COMPRESSION_LZ4" => Some(Self::Lz4),
+            "COMPRESSION_SNAPPY" => Some(Self::Snappy),
+            "COMPRESSION_ZSTD" => Some(Self::Zstd),
+            _ => None,
+        }
+    }
+}
+/// What lines come over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Transport {
+    Unspecified = 0,
+    Tcp = 1,
+    Udp = 2,
+    TcpAndUdp = 3,
+}
+impl Transport {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "TRANSPORT_UNSPECIFIED",
+            Self::Tcp => "TRANSPORT_TCP",
+            Self::Udp => "TRANSPORT_UDP",
+            Self::TcpAndUdp => "TRANSPORT_TCP_AND_UDP",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "TRANSPORT_UNSPECIFIED" => Some(Self::Unspecified),
+            "TRANSPORT_TCP" => Some(Self::Tcp),
+            "TRANSPORT_UDP" => Some(Self::Udp),
+            "TRANSPORT_TCP_AND_UDP" => Some(Self::TcpAndUdp),
             _ => None,
         }
     }

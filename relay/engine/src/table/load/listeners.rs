@@ -1,17 +1,28 @@
 //! Where lines come in, and what they must be.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use relay_proto as proto;
 
 use super::{Loader, identity, pem};
 use crate::name::{Level, NameRules};
-use crate::table::{Listener, ListenerTls, Plaintext, Validation};
+use crate::table::listener::LINE_BYTES_MAX;
+use crate::table::{
+    Compression, Format, Framed, ListenAddress, Listener, ListenerTls, Plaintext, Protocol,
+    Validation,
+};
+
+/// What the path of a unix socket may be long: sun_path has 108 bytes, and a socket is made beside it first.
+const UNIX_PATH_BYTES_MAX: usize = 100;
+
+const FRAME_BYTES_MAX: usize = 16 << 20;
 
 impl Loader {
     pub(super) fn listeners(&mut self, listeners: &[proto::Listener]) -> Vec<Listener> {
-        let (mut names, mut ports) = (BTreeSet::new(), BTreeSet::new());
+        let (mut names, mut addresses) = (BTreeSet::new(), BTreeSet::new());
         let mut loaded = Vec::new();
         for listener in listeners {
             // By name: the snapshot has them sorted, the resource as people wrote them.
@@ -22,58 +33,194 @@ impl Loader {
                     format!("'{}' is there twice: names are unique", listener.name),
                 );
             }
-            if !ports.insert(listener.port) {
-                self.unsupported(
-                    at("port"),
-                    format!(
-                        "{} is there twice: give each listener its own",
-                        listener.port
-                    ),
-                );
-            }
-            let port = u16::try_from(listener.port).ok().filter(|port| *port > 0);
-            if port.is_none() {
-                self.unsupported(
-                    at("port"),
-                    format!("{} is not a port: use 1 to 65535", listener.port),
-                );
+            let Some((address, field)) = self.listen_address(listener, &at) else {
+                continue;
+            };
+            if !addresses.insert((listener.port, address_path(&address))) {
+                let message = "is there twice: give each listener its own";
+                let message = match &address {
+                    ListenAddress::Port(port) => format!("{port} {message}"),
+                    ListenAddress::Unix { path, .. } => format!("{} {message}", path.display()),
+                };
+                self.unsupported(at(field), message);
             }
             if listener.connections_max == 0 {
                 self.unsupported(at("maxConnections"), "0 lets nobody in: use at least 1");
             }
-            let Some(proto::listener::Protocol::Plaintext(plaintext)) = &listener.protocol else {
-                self.unsupported(at("plaintext"), "no protocol is named: set plaintext");
+            let Some(protocol) = self.protocol(listener, &at) else {
                 continue;
             };
-            let line_bytes_max = plaintext.line_bytes_max as usize;
-            if !(64..=65536).contains(&line_bytes_max) {
-                let message = format!("{line_bytes_max} is out of range: use 64 to 65536");
-                self.unsupported(at("plaintext.maxLineBytes"), message);
-            }
-            let idle = Duration::from_millis(plaintext.idle_timeout_ms);
+            let compression = self.compression(listener, &at);
+            let allowed_sources = self.allowed_sources(listener, &at);
             let tls = listener
                 .tls
                 .as_ref()
-                .and_then(|tls| self.listener_tls(tls, at));
-            loaded.push(Listener {
+                .and_then(|tls| self.listener_tls(tls, &at));
+            let connections_per_source = listener.connections_per_source_max as usize;
+            let lines_per_second = listener.lines_per_second_per_source;
+            let loaded_listener = Listener {
                 name: listener.name.as_str().into(),
-                port: port.unwrap_or_default(),
+                address,
                 connections_max: listener.connections_max as usize,
-                plaintext: Plaintext {
-                    line_bytes_max,
-                    idle_timeout: (!idle.is_zero()).then_some(idle),
-                },
+                protocol,
                 tls,
-            });
+                compression,
+                has_proxy_header: listener.proxy_protocol,
+                allowed_sources,
+                connections_per_source_max: (connections_per_source > 0)
+                    .then_some(connections_per_source),
+                lines_per_second_per_source: (lines_per_second > 0).then_some(lines_per_second),
+            };
+            if loaded_listener.is_datagram() && needs_a_stream(&loaded_listener) {
+                let message = "datagrams come to a port, not encrypted, not compressed and without a PROXY header: leave out \
+                    unixSocket, tls, compression and proxyProtocol, or give them a listener of their own";
+                self.unsupported(at("plaintext.transport"), message);
+            }
+            loaded.push(loaded_listener);
         }
         loaded
+    }
+
+    // With the field that has it; `None` after an error.
+    fn listen_address(
+        &mut self,
+        listener: &proto::Listener,
+        at: &impl Fn(&str) -> String,
+    ) -> Option<(ListenAddress, &'static str)> {
+        if let Some(proto::UnixSocket { path, mode }) = &listener.unix_socket {
+            let field = "unixSocket.path";
+            if listener.port != 0 {
+                self.unsupported(at("port"), "there is a unixSocket as well: leave out one");
+            }
+            if !path.starts_with('/') || path.contains('\0') || path.len() > UNIX_PATH_BYTES_MAX {
+                let message = format!(
+                    "'{path}' is not an absolute path of at most {UNIX_PATH_BYTES_MAX} bytes"
+                );
+                self.unsupported(at(field), message);
+                return None;
+            }
+            let (path, mode) = (path.into(), mode & 0o777);
+            return Some((ListenAddress::Unix { path, mode }, field));
+        }
+        let port = u16::try_from(listener.port).ok().filter(|port| *port > 0);
+        if port.is_none() {
+            self.unsupported(
+                at("port"),
+                format!("{} is not a port: use 1 to 65535", listener.port),
+            );
+        }
+        Some((ListenAddress::Port(port.unwrap_or_default()), "port"))
+    }
+
+    // `None` after an error.
+    fn protocol(
+        &mut self,
+        listener: &proto::Listener,
+        at: &impl Fn(&str) -> String,
+    ) -> Option<Protocol> {
+        use proto::listener::Protocol as Message;
+        match &listener.protocol {
+            Some(Message::Plaintext(plaintext)) => self.plaintext(plaintext, at),
+            Some(Message::Pickle(framed)) => {
+                let framed = self.framed(framed, at("pickle.maxFrameBytes"));
+                Some(Protocol::Framed(Format::Pickle, framed))
+            }
+            Some(Message::Protobuf(framed)) => {
+                let framed = self.framed(framed, at("protobuf.maxFrameBytes"));
+                Some(Protocol::Framed(Format::Protobuf, framed))
+            }
+            None => {
+                let message = "no protocol is named that this release knows: set plaintext, pickle or protobuf";
+                self.unsupported(format!("listeners[{}]", listener.name), message);
+                None
+            }
+        }
+    }
+
+    fn plaintext(
+        &mut self,
+        plaintext: &proto::Plaintext,
+        at: &impl Fn(&str) -> String,
+    ) -> Option<Protocol> {
+        use proto::Transport;
+        let line_bytes_max = plaintext.line_bytes_max as usize;
+        if !(64..=LINE_BYTES_MAX).contains(&line_bytes_max) {
+            let message = format!("{line_bytes_max} is out of range: use 64 to {LINE_BYTES_MAX}");
+            self.unsupported(at("plaintext.maxLineBytes"), message);
+        }
+        let (is_stream, is_datagram) = match plaintext.transport.try_into() {
+            Ok(Transport::Unspecified | Transport::Tcp) => (true, false),
+            Ok(Transport::Udp) => (false, true),
+            Ok(Transport::TcpAndUdp) => (true, true),
+            Err(_) => {
+                let message = "not known to this release: use Tcp, Udp or TcpAndUdp";
+                return self.refuse(at("plaintext.transport"), message);
+            }
+        };
+        Some(Protocol::Plaintext(Plaintext {
+            is_stream,
+            is_datagram,
+            line_bytes_max,
+            idle_timeout: timeout(plaintext.idle_timeout_ms),
+        }))
+    }
+
+    fn framed(&mut self, framed: &proto::Framed, field: String) -> Framed {
+        let frame_bytes_max = framed.frame_bytes_max as usize;
+        if !(64..=FRAME_BYTES_MAX).contains(&frame_bytes_max) {
+            let message = format!("{frame_bytes_max} bytes are out of range: use 64 to 16Mi");
+            self.unsupported(field, message);
+        }
+        Framed {
+            frame_bytes_max,
+            idle_timeout: timeout(framed.idle_timeout_ms),
+        }
+    }
+
+    fn compression(
+        &mut self,
+        listener: &proto::Listener,
+        at: &impl Fn(&str) -> String,
+    ) -> Option<Compression> {
+        use proto::Compression as Message;
+        match listener.compression.try_into() {
+            Ok(Message::Unspecified) => None,
+            Ok(Message::Gzip) => Some(Compression::Gzip),
+            Ok(Message::Lz4) => Some(Compression::Lz4),
+            Ok(Message::Snappy) => Some(Compression::Snappy),
+            Ok(Message::Zstd) => Some(Compression::Zstd),
+            Err(_) => {
+                let message = "not known to this release: use Gzip, Lz4, Snappy or Zstd";
+                self.refuse(at("compression"), message)
+            }
+        }
+    }
+
+    fn allowed_sources(
+        &mut self,
+        listener: &proto::Listener,
+        at: &impl Fn(&str) -> String,
+    ) -> Vec<IpNet> {
+        let mut networks = Vec::new();
+        for (index, text) in listener.allowed_sources.iter().enumerate() {
+            match text.parse() {
+                Ok(network) => networks.push(network),
+                Err(_) => {
+                    let message = format!(
+                        "'{text}' is not a network: write one such as 10.0.0.0/8 or 2001:db8::/32"
+                    );
+                    self.unsupported(at(&format!("allowedSources[{index}]")), message);
+                }
+            }
+        }
+        networks
     }
 
     // `None` after an error.
     fn listener_tls(
         &mut self,
         tls: &proto::ListenerTls,
-        at: impl Fn(&str) -> String,
+        at: &impl Fn(&str) -> String,
     ) -> Option<ListenerTls> {
         let Some(shown) = &tls.identity else {
             return self.refuse(at("tls.certificate"), "there is none: name its Secret");
@@ -133,4 +280,23 @@ impl Loader {
             normalises_tags: validation.normalise_tags,
         }
     }
+}
+
+// Zero: never.
+fn timeout(ms: u64) -> Option<Duration> {
+    (ms > 0).then(|| Duration::from_millis(ms))
+}
+
+fn address_path(address: &ListenAddress) -> Option<PathBuf> {
+    match address {
+        ListenAddress::Port(_) => None,
+        ListenAddress::Unix { path, .. } => Some(path.clone()),
+    }
+}
+
+fn needs_a_stream(listener: &Listener) -> bool {
+    matches!(listener.address, ListenAddress::Unix { .. })
+        || listener.tls.is_some()
+        || listener.compression.is_some()
+        || listener.has_proxy_header
 }

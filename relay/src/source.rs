@@ -1,0 +1,22 @@
+//! Who sends.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+/// Where lines come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// An address.
+    Remote(SocketAddr),
+    /// Somebody on this machine, through a unix socket.
+    Local,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Remote(address) => address.fmt(f),
+            Self::Local => f.write_str("local"),
+        }
+    }
+}
