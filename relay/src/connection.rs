@@ -11,6 +11,7 @@
 mod frames;
 mod lines;
 
+use std::cell::Cell;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
@@ -21,15 +22,15 @@ use relay_engine::{Protocol, Reason, Tally};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
 use tokio::task::yield_now;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, warn};
 
 use crate::clock;
 use crate::handover::Handover;
-use crate::listen::{Listening, Seat, Socket};
+use crate::listen::{Listening, Seat, Socket, SourceSeat};
 use crate::refused::RefusedLine;
 use crate::source::Source;
-use crate::stream::Stream;
+use crate::stream::{Stream, Transport};
 use crate::worker::{Bench, LoadGuard, Phase};
 use frames::Frames;
 use lines::Lines;
@@ -68,18 +69,16 @@ pub(crate) async fn serve(accepted: Accepted, bench: &Bench) {
         open: _open,
     } = accepted;
     let opened = tokio::select! {
-        opened = open(socket, &listening) => opened,
+        opened = Opened::of(socket, source, &listening) => opened,
         () = bench.reached(Phase::HandingOver) => return,
     };
-    let stream = match opened {
-        Ok(stream) => stream,
-        Err(NotOpened::Unusable(error)) => {
-            return warn!(%error, "a connection cannot be served");
-        }
-        Err(NotOpened::Tls(error)) => {
-            listening.handshakes_failed.fetch_add(1, Ordering::Relaxed);
-            return debug!(listener = %listening.name, %source, %error, "TLS was not agreed on");
-        }
+    let Opened {
+        stream,
+        source,
+        seat: source_seat,
+    } = match opened {
+        Ok(opened) => opened,
+        Err(error) => return error.tell(source, &listening),
     };
     let framing = match listening.settings().protocol {
         Protocol::Plaintext(_) => Framing::Lines(Lines::new(&bench.partial_room)),
@@ -89,9 +88,11 @@ pub(crate) async fn serve(accepted: Accepted, bench: &Bench) {
         source,
         listening,
         bench,
+        unpaced: Cell::new(0),
     };
     let peer = Peer {
         stream,
+        source_seat,
         origin,
         last_whole: Instant::now(),
         handover: Handover::default(),
@@ -101,24 +102,79 @@ pub(crate) async fn serve(accepted: Accepted, bench: &Bench) {
     connection.finish(end).await;
 }
 
-// Why a connection cannot be read.
+// A connection that can be read.
+struct Opened {
+    stream: Stream,
+    source: Source,
+    // `None`: it is from this machine.
+    seat: Option<SourceSeat>,
+}
+
+// Why a connection is not read.
 enum NotOpened {
     Unusable(io::Error),
+    ProxyHeader(io::Error),
+    NotAdmitted,
     Tls(io::Error),
 }
 
-async fn open(socket: Socket, listening: &Listening) -> Result<Stream, NotOpened> {
-    let stream = match socket {
-        Socket::Remote(stream) => TcpStream::from_std(stream),
-        Socket::Local(stream) => {
-            let stream = UnixStream::from_std(stream).map(Stream::Local);
-            return stream.map_err(NotOpened::Unusable);
+impl Opened {
+    // Where it comes from, then who it is, then how it is compressed.
+    async fn of(socket: Socket, source: Source, listening: &Listening) -> Result<Self, NotOpened> {
+        let has_header = listening.settings().has_proxy_header;
+        let transport = match socket {
+            Socket::Remote(stream) => {
+                Transport::Plain(TcpStream::from_std(stream).map_err(NotOpened::Unusable)?)
+            }
+            Socket::Local(stream) => {
+                Transport::Local(UnixStream::from_std(stream).map_err(NotOpened::Unusable)?)
+            }
+        };
+        let (transport, told) = match has_header {
+            true => transport
+                .read_proxy_header()
+                .await
+                .map_err(NotOpened::ProxyHeader)?,
+            false => (transport, None),
+        };
+        let source = told.map_or(source, Source::Remote);
+        let seat = match source {
+            Source::Local => None,
+            Source::Remote(address) => {
+                let seat = listening.admit(address.ip());
+                Some(seat.ok_or(NotOpened::NotAdmitted)?)
+            }
+        };
+        let transport = match listening.tls() {
+            None => transport,
+            Some(tls) => transport.accept(tls).await.map_err(NotOpened::Tls)?,
+        };
+        let compression = listening.settings().compression;
+        let stream = Stream::new(transport, compression).map_err(NotOpened::Unusable)?;
+        Ok(Self {
+            stream,
+            source,
+            seat,
+        })
+    }
+}
+
+impl NotOpened {
+    fn tell(self, source: Source, listening: &Listening) {
+        let listener = &listening.name;
+        match self {
+            Self::Unusable(error) => warn!(%error, "a connection cannot be served"),
+            Self::ProxyHeader(error) => {
+                let count = &listening.proxy_headers_invalid;
+                count.fetch_add(1, Ordering::Relaxed);
+                debug!(%listener, %source, %error, "a connection has no PROXY header");
+            }
+            Self::NotAdmitted => debug!(%listener, %source, "a source may not connect"),
+            Self::Tls(error) => {
+                listening.handshakes_failed.fetch_add(1, Ordering::Relaxed);
+                debug!(%listener, %source, %error, "TLS was not agreed on");
+            }
         }
-    };
-    let stream = stream.map_err(NotOpened::Unusable)?;
-    match listening.tls() {
-        None => Ok(Stream::Plain(stream)),
-        Some(tls) => Stream::accept(stream, tls).await.map_err(NotOpened::Tls),
     }
 }
 
@@ -130,6 +186,7 @@ struct Connection<'a> {
 /// Whom a connection is to, and what becomes of what is read.
 struct Peer<'a> {
     stream: Stream,
+    source_seat: Option<SourceSeat>,
     origin: Origin<'a>,
     // When a line or a frame was last whole.
     last_whole: Instant,
@@ -141,6 +198,8 @@ struct Origin<'a> {
     source: Source,
     listening: Arc<Listening>,
     bench: &'a Bench,
+    // Lines that came and have yet to count against what the source may send.
+    unpaced: Cell<u64>,
 }
 
 /// What is whole in a stream.
@@ -261,6 +320,7 @@ impl Connection<'_> {
             .handover
             .wait_for_room(self.peer.origin.bench)
             .await;
+        self.peer.slow_down().await;
         Ok(())
     }
 
@@ -275,12 +335,41 @@ impl Connection<'_> {
             Framing::Lines(lines) => lines.finish(&end, &mut self.peer),
             Framing::Frames(frames) => frames.finish(&mut self.peer),
         }
+        if self.peer.stream.has_rest() {
+            let mut tally = Tally::default();
+            tally.drop_line(Reason::FrameInvalid);
+            self.peer.origin.note_refused(Reason::FrameInvalid, b"");
+            self.peer.origin.count(&tally);
+        }
         self.peer
             .handover
             .wait_for_room(self.peer.origin.bench)
             .await;
         if let Err(error) = self.peer.stream.close().await {
             debug!(listener = %self.peer.origin.listening.name, %error, "the sender is gone already");
+        }
+    }
+}
+
+impl Peer<'_> {
+    // Waits until the source may send more, unless the relay stops: what was sent is read then.
+    async fn slow_down(&mut self) {
+        let lines = self.origin.unpaced.replace(0);
+        let Origin {
+            listening, bench, ..
+        } = &self.origin;
+        let limit = listening.settings().lines_per_second_per_source;
+        let (Some(limit), Some(seat)) = (limit, &self.source_seat) else {
+            return;
+        };
+        let wait = seat.take(lines, limit);
+        if wait.is_zero() {
+            return;
+        }
+        tokio::select! {
+            () = sleep(wait) => self.last_whole = Instant::now(),
+            () = bench.reached(Phase::Reading) => {}
+            () = listening.stopped() => {}
         }
     }
 }
@@ -292,6 +381,7 @@ impl Origin<'_> {
     }
 
     fn count(&self, tally: &Tally) {
+        self.unpaced.set(self.unpaced.get() + tally.received);
         self.bench.count(&self.listening.name, tally);
     }
 }

@@ -19,7 +19,7 @@ use tracing::{info, warn};
 use crate::clock;
 use crate::drops::dropped;
 use crate::handover::Handover;
-use crate::listen::Listening;
+use crate::listen::{Listening, Untaken};
 use crate::refused::RefusedLine;
 use crate::reuseport;
 use crate::source::Source;
@@ -189,6 +189,14 @@ impl Work<'_> {
             })
             .peekable();
         while let Some((datagram, sender)) = pieces.next() {
+            let datagram = match self.listening.takes_datagram(sender.ip(), datagram) {
+                Ok(()) => datagram,
+                Err(Untaken::NotAllowed) => &[],
+                Err(Untaken::RateLimited { lines }) => {
+                    tally.drop_lines(Reason::RateLimited, lines);
+                    &[]
+                }
+            };
             buffer[filled..filled + datagram.len()].copy_from_slice(datagram);
             filled += datagram.len();
             if datagram.last().is_some_and(|byte| *byte != b'\n') {

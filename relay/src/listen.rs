@@ -1,6 +1,7 @@
 //! Where lines come in: sockets that are bound while the table names them, and the counting of their connections.
 
 mod acceptor;
+mod sources;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -26,6 +27,8 @@ use crate::source::Source;
 use crate::worker::Workers;
 use acceptor::Acceptor;
 pub(crate) use acceptor::{Socket, bind_tcp, bind_udp};
+pub(crate) use sources::SourceSeat;
+use sources::Sources;
 
 /// How long a listener that is no longer wanted goes on accepting: whoever is connecting is let in, and who comes later finds
 /// the other process, if there is one.
@@ -46,6 +49,9 @@ pub(crate) struct Listening {
     pub(crate) accepted: AtomicU64,
     pub(crate) refused: AtomicU64,
     pub(crate) handshakes_failed: AtomicU64,
+    pub(crate) sources_refused: AtomicU64,
+    pub(crate) proxy_headers_invalid: AtomicU64,
+    sources: Arc<Sources>,
     pub(crate) datagrams: AtomicU64,
     pub(crate) datagrams_dropped: AtomicU64,
 }
@@ -65,12 +71,59 @@ impl Listening {
         self.stop.cancelled().await;
     }
 
+    /// A connection's place among those of its address, if that may connect. What is refused is counted.
+    pub(crate) fn admit(&self, address: IpAddr) -> Option<SourceSeat> {
+        let address = address.to_canonical();
+        if !self.allows(address) {
+            self.sources_refused.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
+        let connections_max = self.settings().connections_per_source_max;
+        let seat = self
+            .sources
+            .seat(address, connections_max.unwrap_or(usize::MAX));
+        if seat.is_none() {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        seat
+    }
+
+    /// Whether a datagram is taken from an address.
+    pub(crate) fn takes_datagram(&self, address: IpAddr, datagram: &[u8]) -> Result<(), Untaken> {
+        let address = address.to_canonical();
+        if !self.allows(address) {
+            self.sources_refused.fetch_add(1, Ordering::Relaxed);
+            return Err(Untaken::NotAllowed);
+        }
+        let Some(limit) = self.settings().lines_per_second_per_source else {
+            return Ok(());
+        };
+        let newlines = memchr::memchr_iter(b'\n', datagram).count();
+        let is_open = datagram.last().is_some_and(|byte| *byte != b'\n');
+        let lines = newlines as u64 + u64::from(is_open);
+        let is_taken = self.sources.take(address, lines, limit);
+        is_taken.then_some(()).ok_or(Untaken::RateLimited { lines })
+    }
+
+    fn allows(&self, address: IpAddr) -> bool {
+        let settings = self.settings();
+        let allowed = &settings.allowed_sources;
+        allowed.is_empty() || allowed.iter().any(|network| network.contains(&address))
+    }
+
     // A place for one more connection, if there is one.
     fn seat(self: &Arc<Self>) -> Option<Seat> {
         let seat = Seat(Arc::clone(self));
         let taken = self.connections.fetch_add(1, Ordering::Relaxed);
         (taken < self.settings().connections_max).then_some(seat)
     }
+}
+
+/// Why a datagram is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Untaken {
+    NotAllowed,
+    RateLimited { lines: u64 },
 }
 
 /// A connection's place among those of its listener.
@@ -271,6 +324,9 @@ impl Listeners {
             accepted: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             handshakes_failed: AtomicU64::new(0),
+            sources_refused: AtomicU64::new(0),
+            proxy_headers_invalid: AtomicU64::new(0),
+            sources: Arc::default(),
             datagrams: AtomicU64::new(0),
             datagrams_dropped: AtomicU64::new(0),
         });

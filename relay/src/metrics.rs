@@ -31,7 +31,7 @@ enum Kind {
     Gauge,
 }
 
-const OF_LISTENERS: [Metric<Listening>; 7] = [
+const OF_LISTENERS: [Metric<Listening>; 9] = [
     Metric {
         kind: Kind::Counter,
         name: "connections_accepted",
@@ -55,6 +55,18 @@ const OF_LISTENERS: [Metric<Listening>; 7] = [
         name: "connections",
         help: "Connections that are open",
         value: |listener| listener.connections.load(Ordering::Relaxed) as u64,
+    },
+    Metric {
+        kind: Kind::Counter,
+        name: "listener_sources_refused",
+        help: "Connections and datagrams from addresses that are not among the listener's allowedSources",
+        value: |listener| listener.sources_refused.load(Ordering::Relaxed),
+    },
+    Metric {
+        kind: Kind::Counter,
+        name: "listener_proxy_headers_invalid",
+        help: "Connections that did not begin with the PROXY header that the listener wants",
+        value: |listener| listener.proxy_headers_invalid.load(Ordering::Relaxed),
     },
     Metric {
         kind: Kind::Counter,

@@ -2,13 +2,13 @@
 
 use std::fmt::Write as _;
 use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::{DEADLINE, eventually};
 
@@ -49,8 +49,27 @@ impl Sender {
     /// # Panics
     /// If nobody listens there.
     pub fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect_timeout(&address, DEADLINE)
-            .unwrap_or_else(|error| panic!("cannot connect to {address}: {error}"));
+        let stream = TcpStream::connect_timeout(&address, DEADLINE);
+        Self::of(stream.unwrap_or_else(|error| panic!("cannot connect to {address}: {error}")))
+    }
+
+    /// Connects from another address of this machine.
+    ///
+    /// # Panics
+    /// If nobody listens there, or the address is not this machine's.
+    pub fn connect_from(source: IpAddr, address: SocketAddr) -> Self {
+        let connect = || {
+            let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+            socket.bind(&SocketAddr::new(source, 0).into())?;
+            socket.connect_timeout(&address.into(), DEADLINE)?;
+            io::Result::Ok(socket)
+        };
+        let socket = connect();
+        let socket = socket.unwrap_or_else(|error| panic!("{source} to {address}: {error}"));
+        Self::of(socket.into())
+    }
+
+    fn of(stream: TcpStream) -> Self {
         stream.set_nodelay(true).expect("TCP has this option");
         let sender = Self(stream);
         sender.patience(DEADLINE);

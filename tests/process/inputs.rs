@@ -282,3 +282,63 @@ fn long_frames_that_never_end_cost_a_bounded_part_of_memory_and_end() {
     assert_eq!(relay.dropped(75), counts([("truncated", 20)]));
     assert!(relay.peak_memory() < 200 << 20, "{}", relay.peak_memory());
 }
+
+type Compress = fn(&[u8]) -> Vec<u8>;
+
+fn compressions() -> [(&'static str, Compress); 4] {
+    [
+        ("Gzip", |lines| {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), Default::default());
+            encoder.write_all(lines).unwrap();
+            encoder.finish().unwrap()
+        }),
+        ("Lz4", |lines| {
+            let mut encoder = lz4_flex::frame::FrameEncoder::new(Vec::new());
+            encoder.write_all(lines).unwrap();
+            encoder.finish().unwrap()
+        }),
+        ("Snappy", |lines| {
+            let mut encoder = snap::write::FrameEncoder::new(Vec::new());
+            encoder.write_all(lines).unwrap();
+            encoder.into_inner().unwrap()
+        }),
+        ("Zstd", |lines| zstd::encode_all(lines, 0).unwrap()),
+    ]
+}
+
+#[test]
+fn compressed_streams_are_read_as_they_come_and_damage_is_counted() {
+    const LINES: u64 = 20_000;
+    for (compression, compress) in compressions() {
+        let sink = Sink::open();
+        let listener =
+            format!("{{name: c, port: 2003, plaintext: {{}}, compression: {compression}}}");
+        let directory = directory_to(&sink, &listener, "");
+        let relay = RelayProcess::run(&directory);
+        let lines: String = (0..LINES)
+            .map(|number| numbered_line("c", number))
+            .collect();
+        Sender::deliver(relay.address(), compress(lines.as_bytes()));
+        sink.wait_for_lines(LINES as usize);
+        assert_eq!(sink.text(), lines, "{compression}");
+        // one stream after the other on a connection, each there before the next begins
+        let mut sender = Sender::connect(relay.address());
+        for number in 0..3 {
+            sender.send(compress(numbered_line("d", number).as_bytes()));
+            sink.wait_for_lines((LINES + number) as usize + 1);
+        }
+        sender.close();
+        // cut by the end, damaged, and not compressed at all
+        let whole = compress(b"a 1 1\n");
+        Sender::deliver(relay.address(), &whole[..5]);
+        let mut damaged = whole.clone();
+        damaged[0] ^= 0xff;
+        for bad in [&damaged[..], b"servers.web1.cpu 1 1\n"] {
+            let mut sender = Sender::connect(relay.address());
+            sender.send(bad);
+            sender.wait_until_closed();
+        }
+        let accounts = relay.dropped(LINES + 3 + 3);
+        assert_eq!(accounts, counts([("frame_invalid", 3)]), "{compression}");
+    }
+}

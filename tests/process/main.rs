@@ -25,6 +25,7 @@ mod routing;
 mod rules;
 mod run;
 mod shutdown;
+mod sources;
 mod spool;
 mod sync;
 mod tls;

@@ -15,9 +15,11 @@ pub enum Reason {
     Truncated,
     /// Its beginning was long, and there was no room to keep it until the rest came.
     NoRoom,
+    /// More came from its address than the listener's `maxLinesPerSecondPerSource`, in datagrams.
+    RateLimited,
     /// A frame that is longer than the listener's limit: its points are not known, and it counts as one.
     FrameTooLong,
-    /// A frame that cannot be read, and counts as one.
+    /// A frame, or the rest of a compressed stream, that cannot be read, and counts as one.
     FrameInvalid,
     /// Something in a frame that is not a name with a timestamp and a value.
     PointInvalid,
@@ -71,12 +73,13 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of a line's way.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::LineTooLong,
         Self::Blank,
         Self::FieldCount,
         Self::Truncated,
         Self::NoRoom,
+        Self::RateLimited,
         Self::FrameTooLong,
         Self::FrameInvalid,
         Self::PointInvalid,
@@ -113,6 +116,7 @@ impl Reason {
             Self::FieldCount => "field_count",
             Self::Truncated => "truncated",
             Self::NoRoom => "no_room",
+            Self::RateLimited => "rate_limited",
             Self::FrameTooLong => "frame_too_long",
             Self::FrameInvalid => "frame_invalid",
             Self::PointInvalid => "point_invalid",

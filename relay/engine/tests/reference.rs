@@ -300,10 +300,7 @@ fn matches(conditions: &Match, name: &str) -> bool {
             !name.contains(&conditions.not_contains),
         )
         && unset_or(&conditions.suffix, name.ends_with(&conditions.suffix))
-        && unset_or(
-            &conditions.glob,
-            glob(conditions.glob.as_bytes(), name.as_bytes()),
-        )
+        && unset_or(&conditions.glob, glob(&conditions.glob, name))
         && conditions.tags.iter().all(|condition| tag(condition, name))
         && unset_or(&conditions.regex, found(&conditions.regex))
         && unset_or(&conditions.not_regex, !found(&conditions.not_regex))
@@ -323,19 +320,28 @@ fn regex(pattern: &str) -> Regex {
     })
 }
 
-fn glob(glob_left: &[u8], name_left: &[u8]) -> bool {
-    match (glob_left, name_left) {
-        ([], []) => true,
-        ([b'*', rest @ ..], _) => {
-            let end = name_left
-                .iter()
-                .position(|byte| *byte == b'.')
-                .unwrap_or(name_left.len());
-            (0..=end).any(|taken| glob(rest, &name_left[taken..]))
+// Whether the whole of a name is described by a glob of literals, '*' and '?', which is one character of any length.
+fn glob(glob_left: &str, name_left: &str) -> bool {
+    let mut name_after = name_left.chars();
+    let next = name_after.next();
+    let mut glob_after = glob_left.chars();
+    match glob_after.next() {
+        None => next.is_none(),
+        Some('*') => {
+            let end = name_left.find('.').unwrap_or(name_left.len());
+            let mut ends = (0..=end).filter(|taken| name_left.is_char_boundary(*taken));
+            ends.any(|taken| glob(glob_after.as_str(), &name_left[taken..]))
         }
-        ([b'?', rest @ ..], [byte, more @ ..]) => *byte != b'.' && glob(rest, more),
-        ([literal, rest @ ..], [byte, more @ ..]) => literal == byte && glob(rest, more),
-        ([_, ..], []) | ([], [_, ..]) => false,
+        Some(literal) => {
+            let is_fine = |c: char| {
+                if literal == '?' {
+                    c != '.'
+                } else {
+                    c == literal
+                }
+            };
+            next.is_some_and(is_fine) && glob(glob_after.as_str(), name_after.as_str())
+        }
     }
 }
 

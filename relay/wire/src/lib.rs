@@ -1,4 +1,5 @@
-//! Points as they travel in other formats than lines, and how they become lines. No I/O.
+//! Points as they travel in other formats than lines, and how they become lines; and what may be wrapped around either:
+//! compression, and the header that says where a connection comes from. No I/O.
 //!
 //! ```text
 //! frame ─▶ pickle::Decoder or protobuf::decode ─▶ Points ─▶ lines ─▶ the engine, as if they had come so
@@ -7,12 +8,15 @@
 //! A frame is what stands behind its length in four bytes, the highest first, as carbon sends it ([`FRAME_HEADER_BYTES`]).
 //! Whatever a frame holds, nothing is made of it but points; what it takes in memory is bounded by its length.
 
+mod compression;
 mod frame;
 mod line;
 pub mod pickle;
 mod points;
 pub mod protobuf;
+pub mod proxy;
 
+pub use compression::{Compression, Decompressor};
 pub use points::Points;
 
 /// How long the length in front of a frame is, in bytes.
