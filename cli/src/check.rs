@@ -14,7 +14,7 @@ use crate::schema::Schemas;
 /// Flags of `carbonway check`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The directory; its *.yaml and *.yml files are read, not those of directories within it.
+    /// The directory, whose *.yaml and *.yml files are read, not those of directories within it; or one file.
     directory: PathBuf,
 
     /// How findings are written. Text: one a line, to standard error. Json: one document, to standard output.

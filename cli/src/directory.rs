@@ -65,11 +65,16 @@ impl Origin {
 /// The text of every file, by path: what a directory is made of.
 pub(crate) type Files = BTreeMap<PathBuf, String>;
 
-/// Reads the files of a directory.
+/// Reads the files of a directory, or one file.
 ///
 /// # Errors
 /// The directory or one of its files cannot be read.
 pub(crate) fn read(directory: &Path) -> anyhow::Result<Files> {
+    if directory.is_file() {
+        let text = fs::read_to_string(directory);
+        let text = text.with_context(|| format!("cannot read {}", directory.display()))?;
+        return Ok(Files::from([(directory.to_owned(), text)]));
+    }
     let listing = fs::read_dir(directory)
         .with_context(|| format!("cannot read the directory {}", directory.display()))?;
     let mut files = Files::new();

@@ -15,7 +15,7 @@ use crate::schema::Schemas;
 /// Flags of `carbonway explain`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The directory of resources.
+    /// The directory of resources, or one file.
     directory: PathBuf,
 
     /// The line: 'name value timestamp'. A name alone is enough; value and time are then 1 and now.

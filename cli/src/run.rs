@@ -44,7 +44,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// Flags of `carbonway run`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The directory of resources; its changes take effect at once.
+    /// The directory of resources, or one file; changes take effect at once.
     directory: PathBuf,
 
     /// The Relay to be. Default: the only one in the directory.
@@ -381,8 +381,14 @@ fn watch(directory: &Path) -> anyhow::Result<(notify::RecommendedWatcher, mpsc::
             // One change that nobody has looked at yet is as good as two.
         }
     })?;
+    // A file is replaced by whoever saves it, so what is watched is where it is.
+    let watched = match directory.parent().filter(|_| directory.is_file()) {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => directory,
+    };
     watcher
-        .watch(directory, notify::RecursiveMode::NonRecursive)
-        .with_context(|| format!("cannot watch the directory {}", directory.display()))?;
+        .watch(watched, notify::RecursiveMode::NonRecursive)
+        .with_context(|| format!("cannot watch the directory {}", watched.display()))?;
     Ok((watcher, changes))
 }

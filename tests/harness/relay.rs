@@ -50,6 +50,17 @@ impl RelayProcess {
         relay
     }
 
+    /// Runs `carbonway run` on a file, and waits until it is ready.
+    ///
+    /// # Panics
+    /// If it does not become ready in time.
+    pub fn run_file(file: &Path) -> Self {
+        let mut command = Command::new(binary("carbonway"));
+        let mut relay = Self::start(command.arg("run").arg(file));
+        relay.wait_until_ready();
+        relay
+    }
+
     /// Runs `carbonway run` on a directory with a state directory, and waits until it is ready.
     ///
     /// # Panics

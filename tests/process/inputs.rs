@@ -205,7 +205,7 @@ fn a_real_carbon_relay_sends_protobuf() {
 }
 
 // A frame with a pickle of protocol 0: [("name", (1, 2)), …].
-fn pickle(names: &[&str]) -> Vec<u8> {
+pub(crate) fn pickle(names: &[&str]) -> Vec<u8> {
     let points = names.iter().map(|name| format!("(V{name}\n(I1\nI2\ntta"));
     framed(format!("(l{}.", points.collect::<String>()).as_bytes())
 }
@@ -283,9 +283,9 @@ fn long_frames_that_never_end_cost_a_bounded_part_of_memory_and_end() {
     assert!(relay.peak_memory() < 200 << 20, "{}", relay.peak_memory());
 }
 
-type Compress = fn(&[u8]) -> Vec<u8>;
+pub(crate) type Compress = fn(&[u8]) -> Vec<u8>;
 
-fn compressions() -> [(&'static str, Compress); 4] {
+pub(crate) fn compressions() -> [(&'static str, Compress); 4] {
     [
         ("Gzip", |lines| {
             let mut encoder = flate2::write::GzEncoder::new(Vec::new(), Default::default());

@@ -12,6 +12,7 @@ mod bytes;
 mod check;
 mod delivery;
 mod drops;
+mod examples;
 mod faults;
 mod files;
 mod handover;
