@@ -4,7 +4,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{AllowedFrom, CarbonTls, Duration, Size, Status};
+use crate::{AllowedFrom, CarbonTls, Compression, Duration, Size, Status};
 
 /// Who gets lines, and how much may wait for it. Exactly one endpoint is set: carbon or file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
@@ -69,7 +69,7 @@ use crate::{AllowedFrom, CarbonTls, Duration, Size, Status};
 #[x_kube(validation = Rule::new("[has(self.carbon), has(self.file)].exists_one(set, set)")
     .message("set exactly one endpoint: carbon or file"))]
 pub struct DestinationSpec {
-    /// A carbon server, over TCP.
+    /// A carbon server, or another relay.
     pub carbon: Option<Carbon>,
     /// A file that lines are appended to.
     pub file: Option<File>,
@@ -88,11 +88,15 @@ pub struct DestinationSpec {
     pub allowed_from: AllowedFrom,
 }
 
-/// A carbon server, or the servers of a Service, over TCP, in the plaintext protocol.
+/// A carbon server, or the servers of a Service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("[has(self.address), has(self.service)].exists_one(set, set)")
     .message("set exactly one of address and service"))]
+#[x_kube(validation = Rule::new("self.transport == 'Tcp' || (self.encoding == 'Plaintext' && !has(self.compression) && !has(self.tls))")
+    .message("datagrams hold plaintext, not encrypted and not compressed: leave out encoding, compression and tls"))]
+#[x_kube(validation = Rule::new("self.encoding == 'Plaintext' || !has(self.compression)")
+    .message("only plaintext can be compressed: leave out compression or encoding"))]
 pub struct Carbon {
     /// host:port, or [address]:port for IPv6. A host name is asked again at every connect.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -106,6 +110,16 @@ pub struct Carbon {
     /// to the others. With no ready endpoint, lines wait.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service: Option<ServiceRef>,
+    /// What lines are sent as. Pickle and Protobuf send points in frames, up to 500 in each.
+    #[serde(default)]
+    pub encoding: Encoding,
+    /// What they are sent over. Udp: datagrams of up to 1432 bytes, of which nobody says whether they arrived.
+    #[serde(default)]
+    pub transport: CarbonTransport,
+    /// How the stream is compressed, as carbon-c-relay's transports gzip, lz4 and snappy are, or as a listener's compression.
+    /// Default: not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compression: Option<Compression>,
     /// Connections to each server, 1 to 32; a series is always on one of them. Queue and resend are shared out among them.
     /// With a Service that has many endpoints there are fewer, so that there are at most 256 in all.
     #[serde(default = "default_connections")]
@@ -126,6 +140,26 @@ pub struct Carbon {
     /// How the connection is encrypted. Default: it is not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<CarbonTls>,
+}
+
+/// What lines are sent as.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Encoding {
+    /// `name value timestamp`.
+    #[default]
+    Plaintext,
+    /// Python's pickle, protocol 2.
+    Pickle,
+    /// carbon's protobuf.
+    Protobuf,
+}
+
+/// What lines are sent over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum CarbonTransport {
+    #[default]
+    Tcp,
+    Udp,
 }
 
 /// A Service of the same namespace.

@@ -33,7 +33,8 @@ pub use aggregator::{Aggregator, AggregatorSpec, PercentileDefinition};
 pub use blocklist::{Blocklist, BlocklistSpec};
 pub use conditions::{ConditionType, Reason};
 pub use destination::{
-    Carbon, Destination, DestinationSpec, File, Queue, Resend, ServiceRef, Spool, Sync, WhenFull,
+    Carbon, CarbonTransport, Destination, DestinationSpec, Encoding, File, Queue, Resend,
+    ServiceRef, Spool, Sync, WhenFull,
 };
 pub use fleet::{
     DeletionPolicy, EphemeralSpool, FleetNetworkPolicy, NoSpool, Overrides, PersistentSpool,

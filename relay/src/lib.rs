@@ -34,6 +34,7 @@ mod reuseport;
 mod source;
 mod stream;
 mod succession;
+mod wire;
 mod worker;
 
 use std::collections::BTreeSet;

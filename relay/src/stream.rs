@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use relay_wire::{Compression, Decompressor, proxy};
+use relay_wire::{Decompressor, proxy};
 use rustls::ServerConfig;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf};
@@ -16,6 +16,8 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+
+use crate::wire;
 
 /// How long a sender may take to agree on TLS, or to say where it comes from.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -105,12 +107,7 @@ impl Stream {
         transport: Transport,
         compression: Option<relay_engine::Compression>,
     ) -> io::Result<Self> {
-        let compression = compression.map(|compression| match compression {
-            relay_engine::Compression::Gzip => Compression::Gzip,
-            relay_engine::Compression::Lz4 => Compression::Lz4,
-            relay_engine::Compression::Snappy => Compression::Snappy,
-            relay_engine::Compression::Zstd => Compression::Zstd,
-        });
+        let compression = compression.map(wire::compression);
         let decompressor = compression.map(Decompressor::new).transpose()?;
         Ok(Self {
             transport,

@@ -74,6 +74,18 @@ impl RelayProcess {
         relay
     }
 
+    /// Kills it, and runs `carbonway run` on a directory in its stead, with its addresses.
+    ///
+    /// # Panics
+    /// If that does not become ready in time.
+    pub fn kill_and_run(&mut self, directory: &Directory) {
+        self.process.kill();
+        let mut command = Command::new(binary("carbonway"));
+        command.arg("run").arg(directory.path());
+        *self = Self::start_at(&mut command, self.address);
+        self.wait_until_ready();
+    }
+
     /// Runs a second process of the same kind beside a relay, with its addresses and state directory, and waits until it
     /// takes lines too.
     ///

@@ -20,6 +20,7 @@ mod health;
 mod inputs;
 mod lanes;
 mod limits;
+mod outputs;
 mod pressure;
 mod reload;
 mod routing;

@@ -13,7 +13,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crds::{AllowedFrom, RelayRef};
+use crds::{AllowedFrom, Compression, RelayRef};
 use kube::ResourceExt;
 use relay_proto as proto;
 
@@ -195,6 +195,16 @@ fn draft<K: ResourceExt, M>(
         // Objects that never met an API server have no generation.
         generation: object.meta().generation.unwrap_or(0),
         key,
+    }
+}
+
+fn compression(compression: Option<Compression>) -> proto::Compression {
+    match compression {
+        None => proto::Compression::Unspecified,
+        Some(Compression::Gzip) => proto::Compression::Gzip,
+        Some(Compression::Lz4) => proto::Compression::Lz4,
+        Some(Compression::Snappy) => proto::Compression::Snappy,
+        Some(Compression::Zstd) => proto::Compression::Zstd,
     }
 }
 

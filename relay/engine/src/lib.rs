@@ -51,7 +51,7 @@ pub use outbox::Outbox;
 pub use outcome::{Reason, Tally};
 pub use process::{Engine, Limits, Moment, PointCounts, PointFate, Routed, UnixSeconds};
 pub use table::{
-    Address, CarbonTls, Compression, Destination, Endpoint, Format, Framed, Identity, IdleTarget,
-    ListenAddress, Listener, ListenerTls, LoadError, LoadErrorKind, Pem, Plaintext, Protocol,
-    Queue, Shadowed, Spool, Table, WhenFull, shadowed,
+    Address, CarbonForm, CarbonTls, Compression, Destination, Endpoint, Format, Framed, Identity,
+    IdleTarget, ListenAddress, Listener, ListenerTls, LoadError, LoadErrorKind, Pem, Plaintext,
+    Protocol, Queue, Shadowed, Spool, Table, WhenFull, shadowed,
 };

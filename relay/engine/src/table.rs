@@ -117,7 +117,7 @@ pub struct Destination {
 /// Where lines go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Endpoint {
-    /// A carbon server, over TCP, in the plaintext protocol.
+    /// A carbon server.
     Carbon {
         /// Whom to connect to.
         address: Address,
@@ -127,12 +127,27 @@ pub enum Endpoint {
         write_timeout: Duration,
         /// How the connection is encrypted, if it is.
         tls: Option<CarbonTls>,
+        /// What lines become on their way.
+        form: CarbonForm,
     },
     /// A file that is appended to.
     File {
         /// Absolute.
         path: PathBuf,
     },
+}
+
+/// What lines become on their way to a carbon server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CarbonForm {
+    /// A stream of lines, as they are.
+    Plaintext,
+    /// A stream of lines that is compressed.
+    Compressed(Compression),
+    /// Frames of points.
+    Framed(Format),
+    /// Datagrams of lines.
+    Datagrams,
 }
 
 /// A host and a port.
@@ -325,17 +340,20 @@ impl Endpoint {
                     connect_timeout,
                     write_timeout,
                     tls,
+                    form,
                 },
                 Self::Carbon {
                     address: other_address,
                     connect_timeout: other_connect_timeout,
                     write_timeout: other_write_timeout,
                     tls: other_tls,
+                    form: other_form,
                 },
             ) => {
                 address == other_address
                     && connect_timeout == other_connect_timeout
                     && write_timeout == other_write_timeout
+                    && form == other_form
                     && match (tls, other_tls) {
                         (None, None) => true,
                         (Some(tls), Some(other)) => tls.is_renewed_by(other),

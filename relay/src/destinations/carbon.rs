@@ -1,5 +1,6 @@
-//! A connection to a carbon server, over TCP, in the plaintext protocol, with or without TLS.
+//! A connection to a carbon server, over TCP, with or without TLS: lines as they are, compressed, or points in frames.
 
+mod encoder;
 mod tls;
 
 use std::io::{self, IoSlice};
@@ -7,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use relay_engine::{Address, CarbonTls};
+use relay_engine::{Address, CarbonForm, CarbonTls};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{sleep, timeout};
@@ -16,6 +17,7 @@ use tracing::debug;
 use super::outq::unacknowledged;
 use super::queue::Lane;
 use super::sender::InHand;
+use encoder::Encoder;
 use tls::Session;
 pub(crate) use tls::{Fault, check};
 
@@ -37,23 +39,30 @@ pub(crate) struct Connection {
     stream: Arc<TcpStream>,
     // What is written goes through this, if the connection is encrypted.
     session: Option<Box<Session>>,
+    // What makes of lines what is written; `None`: they are written as they are.
+    encoder: Option<Box<Encoder>>,
     write_timeout: Duration,
 }
 
+/// How a connection is to be made.
+pub(crate) struct Options<'a> {
+    pub(crate) tls: Option<&'a CarbonTls>,
+    pub(crate) form: CarbonForm,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) write_timeout: Duration,
+}
+
 impl Connection {
-    /// Asks for the address anew and tries what the answer has, beginning anywhere, each for `connect_timeout`.
-    pub(crate) async fn open(
-        address: &Address,
-        tls: Option<&CarbonTls>,
-        connect_timeout: Duration,
-        write_timeout: Duration,
-    ) -> io::Result<Self> {
+    /// Asks for the address anew and tries what the answer has, beginning anywhere, each for the connect time-out.
+    pub(crate) async fn open(address: &Address, options: Options<'_>) -> io::Result<Self> {
+        let Options {
+            tls,
+            form,
+            connect_timeout,
+            write_timeout,
+        } = options;
         let tls = tls.map(tls::Settings::of).transpose()?;
-        let looking_up = lookup_host((address.host.as_str(), address.port));
-        let mut candidates: Vec<_> = within(connect_timeout, "name look-up", looking_up)
-            .await?
-            .collect();
-        fastrand::shuffle(&mut candidates);
+        let candidates = candidates(address, connect_timeout).await?;
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         for candidate in candidates {
             let connecting = connect(candidate, tls.as_ref());
@@ -69,6 +78,7 @@ impl Connection {
                     return Ok(Self {
                         stream: Arc::new(stream),
                         session,
+                        encoder: Encoder::new(form)?.map(Box::new),
                         write_timeout,
                     });
                 }
@@ -78,9 +88,13 @@ impl Connection {
         Err(last)
     }
 
-    /// What the peer's kernel has not acknowledged, in bytes.
-    pub(crate) fn unacknowledged(&self) -> usize {
-        unacknowledged(&*self.stream)
+    /// What the peer's kernel has not acknowledged, in bytes of lines.
+    pub(crate) fn unacknowledged(&mut self) -> usize {
+        let bytes = unacknowledged(&*self.stream);
+        match &mut self.encoder {
+            None => bytes,
+            Some(encoder) => encoder.unacknowledged(bytes),
+        }
     }
 
     /// The socket, for those who ask the kernel about it.
@@ -94,18 +108,9 @@ impl Connection {
     /// The connection is broken, or took no byte for the write time-out.
     pub(crate) async fn write(&mut self, in_hand: &mut InHand, lane: &Lane) -> io::Result<()> {
         loop {
-            let mut slices = [IoSlice::new(&[]); WRITE_CHUNKS_MAX];
-            let mut skip = in_hand.written;
-            let mut count = 0;
-            for (slice, chunk) in slices.iter_mut().zip(&in_hand.chunks) {
-                *slice = IoSlice::new(&chunk.bytes[skip..]);
-                skip = 0;
-                count += 1;
-            }
-            match self.try_write(&slices[..count]) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(bytes) => {
-                    in_hand.advance(bytes, lane);
+            match self.try_write_lines(in_hand) {
+                Ok(lines) => {
+                    in_hand.advance(lines, lane);
                     return Ok(());
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -116,36 +121,54 @@ impl Connection {
         }
     }
 
-    // Returns how many bytes the peer's kernel got. What a session has taken in before comes first, and `slices` must begin
-    // with it.
-    fn try_write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        match &mut self.session {
-            None => self.stream.try_write_vectored(slices),
-            Some(session) => session.try_write(&self.stream, slices),
+    // Returns how many bytes of lines the peer's kernel got. Of what is encoded, that may be none for now.
+    fn try_write_lines(&mut self, in_hand: &InHand) -> io::Result<usize> {
+        let (stream, session) = (&self.stream, &mut self.session);
+        if let Some(encoder) = &mut self.encoder {
+            let encoded = encoder.fill(&in_hand.chunks, in_hand.written)?;
+            let written = try_write(stream, session, &[IoSlice::new(encoded)])?;
+            return Ok(encoder.advance(written));
         }
+        let mut slices = [IoSlice::new(&[]); WRITE_CHUNKS_MAX];
+        let mut skip = in_hand.written;
+        let mut count = 0;
+        for (slice, chunk) in slices.iter_mut().zip(&in_hand.chunks) {
+            *slice = IoSlice::new(&chunk.bytes[skip..]);
+            skip = 0;
+            count += 1;
+        }
+        try_write(stream, session, &slices[..count])
     }
 
-    /// Writes the rest of a line that was written in part, if the peer takes it soon.
+    /// Writes the rest of a line, or of what is encoded, that was written in part, if the peer takes it soon.
     pub(crate) async fn end_line(&mut self, in_hand: &mut InHand, lane: &Lane) {
         loop {
-            let is_pending = self
-                .session
-                .as_ref()
-                .is_some_and(|session| session.is_pending());
-            let rest = in_hand.rest_of_line();
+            let (stream, session) = (&self.stream, &mut self.session);
+            let is_pending = session.as_ref().is_some_and(|session| session.is_pending());
+            let rest = match &self.encoder {
+                None => in_hand.rest_of_line(),
+                Some(encoder) => encoder.rest(),
+            };
             if rest.is_empty() && !is_pending {
                 break;
             }
-            match self.try_write(&[IoSlice::new(rest)]) {
-                Ok(bytes) if bytes > 0 => in_hand.advance(bytes, lane),
+            match try_write(stream, session, &[IoSlice::new(rest)]) {
+                Ok(bytes) => {
+                    let encoder = self.encoder.as_mut();
+                    let lines = encoder.map_or(bytes, |encoder| encoder.advance(bytes));
+                    in_hand.advance(lines, lane);
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     let writable = self.stream.writable();
                     if within(END_LINE_TIMEOUT, "write", writable).await.is_err() {
                         return;
                     }
                 }
-                Ok(_) | Err(_) => return,
+                Err(_) => return,
             }
+        }
+        if let Err(error) = self.end_stream().await {
+            debug!(%error, "the peer does not take the end of its stream");
         }
         self.end_session().await;
     }
@@ -175,6 +198,7 @@ impl Connection {
 
     /// Tells the peer that nothing more will come.
     pub(crate) async fn finish(&mut self) -> io::Result<()> {
+        self.end_stream().await?;
         self.end_session().await;
         SockRef::from(&*self.stream).shutdown(std::net::Shutdown::Write)
     }
@@ -185,13 +209,33 @@ impl Connection {
     /// It has not after the write time-out, or the connection is broken.
     pub(crate) async fn close(&mut self) -> io::Result<()> {
         self.finish().await?;
+        let limit = self.write_timeout;
         let acknowledged = async {
             while self.unacknowledged() > 0 {
                 sleep(LOOK_AGAIN).await;
             }
             Ok(())
         };
-        within(self.write_timeout, "close", acknowledged).await
+        within(limit, "close", acknowledged).await
+    }
+
+    // Writes what a compressed stream ends in, once.
+    async fn end_stream(&mut self) -> io::Result<()> {
+        let Some(encoder) = &mut self.encoder else {
+            return Ok(());
+        };
+        let end = encoder.end()?;
+        let mut rest = &end[..];
+        while !rest.is_empty() {
+            match try_write(&self.stream, &mut self.session, &[IoSlice::new(rest)]) {
+                Ok(bytes) => rest = &rest[bytes..],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    within(END_LINE_TIMEOUT, "write", self.stream.writable()).await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     // Says so in the session too, if there is one and the peer takes it soon.
@@ -204,6 +248,32 @@ impl Connection {
             debug!(%error, "the peer does not take the end of its session");
         }
     }
+}
+
+// Returns how many bytes the peer's kernel got. What a session has taken in before comes first, and `slices` must begin with
+// it.
+fn try_write(
+    stream: &TcpStream,
+    session: &mut Option<Box<Session>>,
+    slices: &[IoSlice<'_>],
+) -> io::Result<usize> {
+    let written = match session {
+        None => stream.try_write_vectored(slices)?,
+        Some(session) => session.try_write(stream, slices)?,
+    };
+    match written {
+        0 => Err(io::ErrorKind::WriteZero.into()),
+        written => Ok(written),
+    }
+}
+
+/// The addresses that a name has now, in any order.
+pub(crate) async fn candidates(address: &Address, limit: Duration) -> io::Result<Vec<SocketAddr>> {
+    let looking_up = lookup_host((address.host.as_str(), address.port));
+    let found = within(limit, "name look-up", looking_up).await?;
+    let mut candidates: Vec<_> = found.collect();
+    fastrand::shuffle(&mut candidates);
+    Ok(candidates)
 }
 
 async fn connect(
@@ -223,7 +293,8 @@ async fn connect(
     Ok((stream, Some(Box::new(session))))
 }
 
-async fn within<T>(
+/// What a future comes to, if that takes no longer than `limit`.
+pub(crate) async fn within<T>(
     limit: Duration,
     what: &str,
     future: impl Future<Output = io::Result<T>>,

@@ -12,7 +12,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Buf as _;
-use relay_engine::{Endpoint, LaneKey};
+use relay_engine::{CarbonForm, Endpoint, LaneKey};
 use relay_spool::Position;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
@@ -20,6 +20,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
 use super::carbon;
+use super::datagrams;
 use super::file;
 use super::queue::{Chunk, Lane, Loss};
 use super::spooler::SpoolHandle;
@@ -77,6 +78,7 @@ pub(crate) struct InHand {
 /// An open connection to an endpoint.
 enum Connection {
     Carbon(carbon::Connection),
+    Datagrams(datagrams::Connection),
     File(file::Connection),
 }
 
@@ -254,7 +256,7 @@ impl Sender {
     }
 
     // What a connection leaves behind waits in the queue, or on disk, and not with the sender.
-    async fn take_back(&mut self, ended: &Ended, connection: &Connection) {
+    async fn take_back(&mut self, ended: &Ended, connection: &mut Connection) {
         self.lane.put_back(self.in_hand.chunks.drain(..));
         let Ended::Broken(_) = ended else {
             self.in_hand.window.clear();
@@ -277,15 +279,27 @@ impl Sender {
                     address,
                     connect_timeout,
                     write_timeout,
-                    tls,
-                } => carbon::Connection::open(
+                    form: CarbonForm::Datagrams,
+                    ..
+                } => datagrams::Connection::open(address, *connect_timeout, *write_timeout)
+                    .await
+                    .map(Connection::Datagrams),
+                Endpoint::Carbon {
                     address,
-                    tls.as_ref(),
-                    *connect_timeout,
-                    *write_timeout,
-                )
-                .await
-                .map(Connection::Carbon),
+                    connect_timeout,
+                    write_timeout,
+                    tls,
+                    form,
+                } => {
+                    let options = carbon::Options {
+                        tls: tls.as_ref(),
+                        form: *form,
+                        connect_timeout: *connect_timeout,
+                        write_timeout: *write_timeout,
+                    };
+                    let opening = carbon::Connection::open(address, options);
+                    opening.await.map(Connection::Carbon)
+                }
                 Endpoint::File { path } => file::Connection::open(path.clone())
                     .await
                     .map(Connection::File),
@@ -301,7 +315,7 @@ impl Sender {
     // `endpoint` is the one that the connection is to; the settings may have another by now.
     async fn write(&mut self, connection: &mut Connection, endpoint: &Endpoint) -> Ended {
         self.in_hand.window.set_bytes_max(match connection {
-            Connection::Carbon(_) => {
+            Connection::Carbon(_) | Connection::Datagrams(_) => {
                 let settings = self.settings.borrow();
                 Some(settings.resend_bytes_max / settings.lanes.len().max(1))
             }
@@ -488,11 +502,11 @@ async fn next_batch(spool: &mut Option<SpoolHandle>, replay_at: Instant) -> Chun
 }
 
 impl Connection {
-    // What the other side's kernel has not acknowledged, in bytes.
-    fn unacknowledged(&self) -> usize {
+    // What the other side's kernel has not acknowledged, in bytes of lines.
+    fn unacknowledged(&mut self) -> usize {
         match self {
             Self::Carbon(connection) => connection.unacknowledged(),
-            Self::File(_) => 0,
+            Self::Datagrams(_) | Self::File(_) => 0,
         }
     }
 
@@ -500,13 +514,14 @@ impl Connection {
     fn socket(&self) -> Option<Weak<TcpStream>> {
         match self {
             Self::Carbon(connection) => Some(connection.socket()),
-            Self::File(_) => None,
+            Self::Datagrams(_) | Self::File(_) => None,
         }
     }
 
     async fn write(&mut self, in_hand: &mut InHand, lane: &Lane) -> io::Result<()> {
         match self {
             Self::Carbon(connection) => connection.write(in_hand, lane).await,
+            Self::Datagrams(connection) => connection.write(in_hand, lane).await,
             Self::File(connection) => connection.write(in_hand, lane).await,
         }
     }
@@ -515,6 +530,7 @@ impl Connection {
     async fn broken(&mut self) -> io::Error {
         match self {
             Self::Carbon(connection) => connection.broken().await,
+            Self::Datagrams(connection) => connection.broken().await,
             Self::File(_) => std::future::pending().await,
         }
     }
@@ -523,8 +539,8 @@ impl Connection {
     async fn end_line(&mut self, in_hand: &mut InHand, lane: &Lane) {
         match self {
             Self::Carbon(connection) => connection.end_line(in_hand, lane).await,
-            // A file is written in whole chunks.
-            Self::File(_) => {}
+            // Datagrams hold whole lines, and a file is written in whole chunks.
+            Self::Datagrams(_) | Self::File(_) => {}
         }
     }
 
@@ -532,14 +548,14 @@ impl Connection {
     async fn close(&mut self) -> io::Result<()> {
         match self {
             Self::Carbon(connection) => connection.close().await,
-            Self::File(_) => Ok(()),
+            Self::Datagrams(_) | Self::File(_) => Ok(()),
         }
     }
 
     async fn finish(&mut self) -> io::Result<()> {
         match self {
             Self::Carbon(connection) => connection.finish().await,
-            Self::File(_) => Ok(()),
+            Self::Datagrams(_) | Self::File(_) => Ok(()),
         }
     }
 }

@@ -4,14 +4,18 @@
 //! pieces ─▶ feed ─▶ Feed: as much as a decoder may see ─▶ decoder ─▶ read ─▶ bytes
 //! ```
 //!
-//! The decoders are readers. Those of gzip and Zstandard can stop anywhere in what they read; those of LZ4 and Snappy only
-//! between whole blocks, so they see nothing else ([`blocks`]).
+//! The decoders of gzip and Zstandard can stop anywhere in what they read; those of LZ4 and Snappy only between whole blocks, so they
+//! see nothing else ([`blocks`]).
 
 mod blocks;
+mod compressor;
+mod gzip;
 
 use std::io::{self, BufRead, Read};
 
 use blocks::Blocks;
+pub use compressor::Compressor;
+use gzip::Gzip;
 
 /// The window of a Zstandard frame, as a power of two: 8 MiB, which is what every decoder must have at least.
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
@@ -36,7 +40,7 @@ pub struct Decompressor {
 }
 
 enum Decoder {
-    Gzip(Box<flate2::bufread::MultiGzDecoder<Feed>>),
+    Gzip(Gzip),
     Lz4(Box<lz4_flex::frame::FrameDecoder<Feed>>),
     Snappy(Box<snap::read::FrameDecoder<Feed>>),
     Zstd(Box<zstd::stream::read::Decoder<'static, Feed>>),
@@ -49,10 +53,7 @@ impl Decompressor {
     /// There is no memory for it.
     pub fn new(compression: Compression) -> io::Result<Self> {
         let decoder = match compression {
-            Compression::Gzip => {
-                let decoder = flate2::bufread::MultiGzDecoder::new(Feed::default());
-                Decoder::Gzip(Box::new(decoder))
-            }
+            Compression::Gzip => Decoder::Gzip(Gzip::new()),
             Compression::Lz4 => {
                 let feed = Feed::of_blocks(Blocks::Lz4(blocks::Lz4::default()));
                 Decoder::Lz4(Box::new(lz4_flex::frame::FrameDecoder::new(feed)))
@@ -82,7 +83,7 @@ impl Decompressor {
 
     fn feed_mut(&mut self) -> &mut Feed {
         match &mut self.decoder {
-            Decoder::Gzip(decoder) => decoder.get_mut(),
+            Decoder::Gzip(decoder) => &mut decoder.feed,
             Decoder::Lz4(decoder) => decoder.get_mut(),
             Decoder::Snappy(decoder) => decoder.get_mut(),
             Decoder::Zstd(decoder) => decoder.get_mut(),
@@ -174,6 +175,10 @@ impl Feed {
         self.at == self.visible
     }
 
+    fn unread(&self) -> &[u8] {
+        &self.bytes[self.at..self.visible]
+    }
+
     // Whether the stream ended within a block or a frame of blocks.
     fn is_cut(&self) -> bool {
         let is_within = self.blocks.as_ref().is_some_and(Blocks::is_within_frame);
@@ -185,7 +190,7 @@ impl BufRead for Feed {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         match self.is_empty() && !self.has_ended {
             true => Err(io::ErrorKind::WouldBlock.into()),
-            false => Ok(&self.bytes[self.at..self.visible]),
+            false => Ok(self.unread()),
         }
     }
 

@@ -16,7 +16,7 @@ mod points;
 pub mod protobuf;
 pub mod proxy;
 
-pub use compression::{Compression, Decompressor};
+pub use compression::{Compression, Compressor, Decompressor};
 pub use points::Points;
 
 /// How long the length in front of a frame is, in bytes.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crds::{Carbon, Destination, Reason, ServiceRef, WhenFull};
+use crds::{Carbon, CarbonTransport, Destination, Encoding, Reason, ServiceRef, WhenFull};
 use relay_proto as proto;
 use relay_proto::destination::Endpoint;
 
@@ -105,6 +105,14 @@ fn carbon(
             .min((CONNECTIONS_MAX / servers.clamp(1, CONNECTIONS_MAX)) as u32),
         address,
         members,
+        encoding: match carbon.encoding {
+            Encoding::Plaintext => proto::Encoding::Unspecified,
+            Encoding::Pickle => proto::Encoding::Pickle,
+            Encoding::Protobuf => proto::Encoding::Protobuf,
+        }
+        .into(),
+        datagrams: carbon.transport == CarbonTransport::Udp,
+        compression: super::compression(carbon.compression).into(),
     })
 }
 

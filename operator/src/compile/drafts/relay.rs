@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use crds::{
-    Compression, Duration, Framed, Listener, Metrics20Level, NotFinite, Reason, Relay, TagForm,
-    Transport, UnixSocket, Validation, ValidationLevel,
+    Duration, Framed, Listener, Metrics20Level, NotFinite, Reason, Relay, TagForm, Transport,
+    UnixSocket, Validation, ValidationLevel,
 };
 use relay_proto as proto;
 
@@ -65,14 +65,7 @@ fn listener(
         unix_socket: unix_socket
             .map(|socket| self::unix_socket(socket, at("unixSocket.mode")))
             .transpose()?,
-        compression: match listener.compression {
-            None => proto::Compression::Unspecified,
-            Some(Compression::Gzip) => proto::Compression::Gzip,
-            Some(Compression::Lz4) => proto::Compression::Lz4,
-            Some(Compression::Snappy) => proto::Compression::Snappy,
-            Some(Compression::Zstd) => proto::Compression::Zstd,
-        }
-        .into(),
+        compression: super::compression(listener.compression).into(),
         proxy_protocol: listener.proxy_protocol,
         allowed_sources: listener.allowed_sources.clone(),
         connections_per_source_max: optional(

@@ -399,6 +399,14 @@ pub struct Carbon {
     /// Absent: lines go to the address. Present: series are shared out among these.
     #[prost(message, optional, tag = "7")]
     pub members: ::core::option::Option<Members>,
+    #[prost(enumeration = "Encoding", tag = "8")]
+    pub encoding: i32,
+    /// Lines are sent in datagrams: as they are, not encrypted, not compressed.
+    #[prost(bool, tag = "9")]
+    pub datagrams: bool,
+    /// Of lines as they are.
+    #[prost(enumeration = "Compression", tag = "10")]
+    pub compression: i32,
 }
 /// The servers behind one address. There may be none for now: lines wait then.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -873,6 +881,39 @@ impl WhenFull {
             "WHEN_FULL_BLOCK" => Some(Self::Block),
             "WHEN_FULL_SPOOL" => Some(Self::Spool),
             "WHEN_FULL_DROP_OLDEST" => Some(Self::DropOldest),
+            _ => None,
+        }
+    }
+}
+/// What lines are sent as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Encoding {
+    /// As they are.
+    Unspecified = 0,
+    /// Python's pickle.
+    Pickle = 1,
+    /// carbon's protobuf.
+    Protobuf = 2,
+}
+impl Encoding {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "ENCODING_UNSPECIFIED",
+            Self::Pickle => "ENCODING_PICKLE",
+            Self::Protobuf => "ENCODING_PROTOBUF",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "ENCODING_UNSPECIFIED" => Some(Self::Unspecified),
+            "ENCODING_PICKLE" => Some(Self::Pickle),
+            "ENCODING_PROTOBUF" => Some(Self::Protobuf),
             _ => None,
         }
     }

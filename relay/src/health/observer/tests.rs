@@ -1,6 +1,6 @@
 use std::io;
 
-use relay_engine::{Address, Endpoint, WhenFull};
+use relay_engine::{Address, CarbonForm, Endpoint, WhenFull};
 use relay_spool::Survey;
 
 use super::*;
@@ -201,6 +201,7 @@ fn connected(name: &str) -> Connected {
             connect_timeout: SECOND,
             write_timeout: SECOND,
             tls: None,
+            form: CarbonForm::Plaintext,
         },
         lanes: Vec::new(),
         queue,

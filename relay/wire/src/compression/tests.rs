@@ -72,6 +72,28 @@ fn what_was_compressed_comes_out_in_whatever_pieces_it_comes_in() {
 }
 
 #[test]
+fn what_was_written_so_far_can_be_read_so_far() {
+    for compression in ALL {
+        let mut compressor = Compressor::new(compression).unwrap();
+        let (mut stream, mut written) = (Vec::new(), Vec::new());
+        for count in [1, 20_000, 3] {
+            let lines = lines(count);
+            compressor.write(&lines, &mut stream).unwrap();
+            written.extend_from_slice(&lines);
+            let mut decompressor = Decompressor::new(compression).unwrap();
+            decompressor.feed(&stream).unwrap();
+            let (mut found, mut buffer) = (Vec::new(), [0; 1000]);
+            while let Ok(read) = decompressor.read(&mut buffer) {
+                found.extend_from_slice(&buffer[..read]);
+            }
+            assert!(found == written, "{compression:?}");
+        }
+        compressor.finish(&mut stream).unwrap();
+        assert!(decompress(compression, &stream, 1000).unwrap() == written);
+    }
+}
+
+#[test]
 fn one_stream_follows_another() {
     for compression in ALL {
         let stream = [&b"a 1 1\n"[..], b"b 2 2\n"].map(|lines| compress(compression, lines));

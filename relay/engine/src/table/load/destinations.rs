@@ -10,7 +10,9 @@ use relay_proto as proto;
 
 use super::{Key, Loader, identity, pem};
 use crate::lane::{DestinationIndex, Lane, LaneKey, Lanes};
-use crate::table::{Address, CarbonTls, Destination, Endpoint, Queue, Spool, WhenFull};
+use crate::table::{
+    Address, CarbonForm, CarbonTls, Destination, Endpoint, Format, Queue, Spool, WhenFull,
+};
 
 const SPOOL_BYTES_MIN: u64 = 1 << 20;
 const SYNC_INTERVALS: RangeInclusive<Duration> =
@@ -206,6 +208,7 @@ impl Loader {
                         .timeout("carbon.connectTimeout", carbon.connect_timeout_ms),
                     write_timeout: self.timeout("carbon.writeTimeout", carbon.write_timeout_ms),
                     tls: carbon.tls.as_ref().map(|tls| carbon_tls(tls, &address)),
+                    form: self.carbon_form(carbon),
                     address,
                 }
             }
@@ -226,6 +229,41 @@ impl Loader {
                 Endpoint::File {
                     path: PathBuf::new(),
                 }
+            }
+        }
+    }
+
+    fn carbon_form(&mut self, carbon: &proto::Carbon) -> CarbonForm {
+        use proto::Encoding;
+        let format = match carbon.encoding.try_into() {
+            Ok(Encoding::Unspecified) => None,
+            Ok(Encoding::Pickle) => Some(Format::Pickle),
+            Ok(Encoding::Protobuf) => Some(Format::Protobuf),
+            Err(_) => {
+                let message = "not known to this release: use Plaintext, Pickle or Protobuf";
+                self.refuse("carbon.encoding", message)
+            }
+        };
+        let compression = self.compression("carbon.compression", carbon.compression);
+        match (format, compression) {
+            (None, None) if carbon.datagrams && carbon.tls.is_some() => {
+                let message = "datagrams are not encrypted: leave out transport or tls";
+                self.unsupported("carbon.transport", message);
+                CarbonForm::Datagrams
+            }
+            (None, None) if carbon.datagrams => CarbonForm::Datagrams,
+            (_, _) if carbon.datagrams => {
+                let message = "datagrams hold plaintext that is not compressed: leave out transport, or encoding and compression";
+                self.unsupported("carbon.transport", message);
+                CarbonForm::Datagrams
+            }
+            (None, None) => CarbonForm::Plaintext,
+            (None, Some(compression)) => CarbonForm::Compressed(compression),
+            (Some(format), None) => CarbonForm::Framed(format),
+            (Some(format), Some(_)) => {
+                let message = "only plaintext can be compressed: leave out compression or encoding";
+                self.unsupported("carbon.compression", message);
+                CarbonForm::Framed(format)
             }
         }
     }

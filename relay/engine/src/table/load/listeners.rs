@@ -50,7 +50,7 @@ impl Loader {
             let Some(protocol) = self.protocol(listener, &at) else {
                 continue;
             };
-            let compression = self.compression(listener, &at);
+            let compression = self.compression(at("compression"), listener.compression);
             let allowed_sources = self.allowed_sources(listener, &at);
             let tls = listener
                 .tls
@@ -177,13 +177,13 @@ impl Loader {
         }
     }
 
-    fn compression(
+    pub(super) fn compression(
         &mut self,
-        listener: &proto::Listener,
-        at: &impl Fn(&str) -> String,
+        field: impl Into<String>,
+        compression: i32,
     ) -> Option<Compression> {
         use proto::Compression as Message;
-        match listener.compression.try_into() {
+        match compression.try_into() {
             Ok(Message::Unspecified) => None,
             Ok(Message::Gzip) => Some(Compression::Gzip),
             Ok(Message::Lz4) => Some(Compression::Lz4),
@@ -191,7 +191,7 @@ impl Loader {
             Ok(Message::Zstd) => Some(Compression::Zstd),
             Err(_) => {
                 let message = "not known to this release: use Gzip, Lz4, Snappy or Zstd";
-                self.refuse(at("compression"), message)
+                self.refuse(field, message)
             }
         }
     }

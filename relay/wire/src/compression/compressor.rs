@@ -1,0 +1,87 @@
+//! Streams on their way out.
+
+use std::io::{self, Write};
+
+use super::Compression;
+
+/// A stream that is being compressed.
+pub struct Compressor(Encoder);
+
+enum Encoder {
+    Gzip(flate2::write::GzEncoder<Vec<u8>>),
+    Lz4(Box<lz4_flex::frame::FrameEncoder<Vec<u8>>>),
+    Snappy(Box<snap::write::FrameEncoder<Vec<u8>>>),
+    Zstd(zstd::stream::write::Encoder<'static, Vec<u8>>),
+}
+
+/// What Zstandard takes for fast and good enough.
+const ZSTD_LEVEL: i32 = 1;
+
+impl Compressor {
+    /// A new stream.
+    ///
+    /// # Errors
+    /// There is no memory for it.
+    pub fn new(compression: Compression) -> io::Result<Self> {
+        Ok(Self(match compression {
+            Compression::Gzip => {
+                let level = flate2::Compression::fast();
+                Encoder::Gzip(flate2::write::GzEncoder::new(Vec::new(), level))
+            }
+            Compression::Lz4 => {
+                Encoder::Lz4(Box::new(lz4_flex::frame::FrameEncoder::new(Vec::new())))
+            }
+            Compression::Snappy => {
+                Encoder::Snappy(Box::new(snap::write::FrameEncoder::new(Vec::new())))
+            }
+            Compression::Zstd => {
+                Encoder::Zstd(zstd::stream::write::Encoder::new(Vec::new(), ZSTD_LEVEL)?)
+            }
+        }))
+    }
+
+    /// Appends what `bytes` become to `out`. Who reads that far gets all of them.
+    ///
+    /// # Errors
+    /// There is no memory for it.
+    pub fn write(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
+        match &mut self.0 {
+            Encoder::Gzip(encoder) => write(encoder, bytes)?,
+            Encoder::Lz4(encoder) => write(encoder, bytes)?,
+            Encoder::Snappy(encoder) => write(encoder, bytes)?,
+            Encoder::Zstd(encoder) => write(encoder, bytes)?,
+        }
+        out.append(self.written());
+        Ok(())
+    }
+
+    /// Appends what the stream ends in to `out`. Nothing is to be written after that.
+    ///
+    /// # Errors
+    /// There is no memory for it.
+    pub fn finish(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
+        match &mut self.0 {
+            Encoder::Gzip(encoder) => encoder.try_finish()?,
+            Encoder::Lz4(encoder) => encoder.try_finish().map_err(io::Error::other)?,
+            // It has no end.
+            Encoder::Snappy(_) => {}
+            Encoder::Zstd(encoder) => encoder.do_finish()?,
+        }
+        out.append(self.written());
+        Ok(())
+    }
+
+    fn written(&mut self) -> &mut Vec<u8> {
+        match &mut self.0 {
+            Encoder::Gzip(encoder) => encoder.get_mut(),
+            Encoder::Lz4(encoder) => encoder.get_mut(),
+            Encoder::Snappy(encoder) => encoder.get_mut(),
+            Encoder::Zstd(encoder) => encoder.get_mut(),
+        }
+    }
+}
+
+fn write(encoder: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
+    encoder.write_all(bytes)?;
+    encoder.flush()
+}
