@@ -33,7 +33,7 @@ soak: ## Try delivery under faults, for some minutes; prints what it measured
 	cargo test --release --package tests --test soak -- --nocapture --test-threads 1
 
 .PHONY: tools
-tools: $(VENV)/.made $(VENV)/bin/promtool ## Install what the tests run beside us (into target/tools)
+tools: $(VENV)/.made $(VENV)/bin/prometheus ## Install what the tests run beside us (into target/tools)
 
 # GRAPHITE_NO_PREFIX keeps carbon in the environment; it goes to /opt/graphite otherwise.
 $(VENV)/.made: tests/requirements.txt
@@ -44,11 +44,10 @@ $(VENV)/.made: tests/requirements.txt
 comma := ,
 
 # Unpacked and not installed: the package would start a Prometheus.
-$(VENV)/bin/promtool: | $(VENV)/.made
+$(VENV)/bin/prometheus: | $(VENV)/.made
 	@cd $$(mktemp -d) && { apt-get download --quiet prometheus || { $(SUDO) apt-get update -q && apt-get download prometheus; }; } \
-		&& dpkg-deb --fsys-tarfile prometheus_*.deb | tar --extract --to-stdout ./usr/bin/promtool > promtool \
-		&& chmod +x promtool && mv promtool $@ \
-		|| echo "no promtool: tests that need it say SKIPPED"
+		&& dpkg-deb --extract prometheus_*.deb . && mv usr/bin/promtool usr/bin/prometheus $(VENV)/bin \
+		|| echo "no prometheus and promtool: tests that need them say SKIPPED"
 
 .PHONY: lint
 lint: ## Check formatting, lints, packages alone, dependencies, shell scripts

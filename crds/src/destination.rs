@@ -4,9 +4,9 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{AllowedFrom, CarbonTls, Compression, Duration, Size, Status};
+use crate::{AllowedFrom, ClientTls, Compression, Duration, PrometheusRemoteWrite, Size, Status};
 
-/// Who gets lines, and how much may wait for it. Exactly one endpoint is set: carbon or file.
+/// Who gets lines, and how much may wait for it. Exactly one endpoint is set: carbon, file or prometheusRemoteWrite.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
 #[kube(
     group = "carbonway.io",
@@ -66,13 +66,18 @@ use crate::{AllowedFrom, CarbonTls, Compression, Duration, Size, Status};
     )
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("[has(self.carbon), has(self.file)].exists_one(set, set)")
-    .message("set exactly one endpoint: carbon or file"))]
+#[x_kube(validation = Rule::new("[has(self.carbon), has(self.file), has(self.prometheusRemoteWrite)].exists_one(set, set)")
+    .message("set exactly one endpoint: carbon, file or prometheusRemoteWrite"))]
 pub struct DestinationSpec {
     /// A carbon server, or another relay.
     pub carbon: Option<Carbon>,
     /// A file that lines are appended to.
     pub file: Option<File>,
+    /// A server that takes Prometheus' remote-write protocol.
+    pub prometheus_remote_write: Option<PrometheusRemoteWrite>,
+    /// What is kept of lines that the server will never take. Carbon servers and files take everything.
+    #[serde(default)]
+    pub dead_letter: DeadLetter,
     /// What may wait in memory.
     #[serde(default)]
     pub queue: Queue,
@@ -139,7 +144,7 @@ pub struct Carbon {
     pub max_connection_age: Duration,
     /// How the connection is encrypted. Default: it is not.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub tls: Option<CarbonTls>,
+    pub tls: Option<ClientTls>,
 }
 
 /// What lines are sent as.
@@ -273,6 +278,23 @@ impl Default for Sync {
     fn default() -> Self {
         Self {
             interval: Duration::from_secs(1),
+        }
+    }
+}
+
+/// What is kept of lines that the server will never take, in every relay pod: in a file of its state directory, where they can
+/// be read and sent again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DeadLetter {
+    /// The bytes that are kept; at most 10Gi. More are counted and not kept. 0: none are.
+    pub max_bytes: Size,
+}
+
+impl Default for DeadLetter {
+    fn default() -> Self {
+        Self {
+            max_bytes: Size::from_mib(64),
         }
     }
 }

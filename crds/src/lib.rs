@@ -26,6 +26,7 @@ mod quantity;
 mod relay;
 mod rewriter;
 mod route;
+mod sink;
 mod status;
 mod tls;
 
@@ -33,8 +34,8 @@ pub use aggregator::{Aggregator, AggregatorSpec, PercentileDefinition};
 pub use blocklist::{Blocklist, BlocklistSpec};
 pub use conditions::{ConditionType, Reason};
 pub use destination::{
-    Carbon, CarbonTransport, Destination, DestinationSpec, Encoding, File, Queue, Resend,
-    ServiceRef, Spool, Sync, WhenFull,
+    Carbon, CarbonTransport, DeadLetter, Destination, DestinationSpec, Encoding, File, Queue,
+    Resend, ServiceRef, Spool, Sync, WhenFull,
 };
 pub use fleet::{
     DeletionPolicy, EphemeralSpool, FleetNetworkPolicy, NoSpool, Overrides, PersistentSpool,
@@ -55,8 +56,11 @@ pub use rewriter::{RewriteRule, Rewriter, RewriterSpec};
 pub use route::{
     Algorithm, ConsistentHash, Distribution, HashKey, OnMatch, RelayRef, Route, RouteSpec, Target,
 };
+pub use sink::{
+    Batch, HttpAuth, HttpTls, MappingAction, MappingRule, MatchType, PrometheusRemoteWrite,
+};
 pub use status::{Health, LastError, OrphanedSpool, OrphanedSpools, RelayProgress, Status};
-pub use tls::{CarbonTls, ListenerTls, SecretRef};
+pub use tls::{ClientTls, ListenerTls, SecretRef};
 
 /// The API group of every kind here.
 pub const GROUP: &str = "carbonway.io";

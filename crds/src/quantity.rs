@@ -33,6 +33,11 @@ impl Duration {
         Self(time::Duration::from_secs(seconds))
     }
 
+    /// `ms` milliseconds.
+    pub const fn from_millis(ms: u64) -> Self {
+        Self(time::Duration::from_millis(ms))
+    }
+
     /// Whole milliseconds.
     pub fn as_millis(self) -> u64 {
         u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX)

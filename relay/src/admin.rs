@@ -4,19 +4,21 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use axum::extract::Query;
 use axum::extract::rejection::QueryRejection;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::task::spawn_blocking;
 use tracing::{info, warn};
 
-use crate::destinations::Orphan;
+use crate::destinations::{Known, Orphan};
 use crate::worker::Phase;
 use crate::{View, listen, metrics, reuseport};
 
@@ -31,14 +33,15 @@ pub fn bind_admin(address: SocketAddr) -> anyhow::Result<TcpListener> {
     Ok(listener)
 }
 
-/// Serves `/livez`, `/readyz`, `/metrics`, `/destinations`, `/refused` and `/explain?line=…` of a relay, and `more` beside
-/// them. Does not end by itself. When the relay stops, a process that has the port beside this one is asked instead.
+/// Serves `/livez`, `/readyz`, `/metrics`, `/destinations`, `/dead-letters`, `/refused` and `/explain?line=…` of a relay, and
+/// `more` beside them. Does not end by itself. When the relay stops, a process that has the port beside this one is asked instead.
 ///
 /// # Errors
 /// The listener failed.
 pub async fn serve_admin(listener: TcpListener, view: View, more: Router) -> io::Result<()> {
     let (ready, refused, explained) = (view.clone(), view.clone(), view.clone());
     let (delivering, leaving) = (view.clone(), view.clone());
+    let (keeping, replaying) = (view.clone(), view.clone());
     let router = Router::new()
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(async move || readyz(&ready)))
@@ -46,6 +49,14 @@ pub async fn serve_admin(listener: TcpListener, view: View, more: Router) -> io:
         .route(
             "/destinations",
             get(async move || Json(destinations(&delivering))),
+        )
+        .route(
+            "/dead-letters",
+            get(async move |question| dead_letters(&keeping, question).await),
+        )
+        .route(
+            "/dead-letters/replay",
+            post(async move |question| replay(&replaying, question).await),
         )
         .route(
             "/refused",
@@ -101,6 +112,61 @@ fn destinations(view: &View) -> Value {
         "destinations": destinations.collect::<Value>(),
         "orphanedSpools": orphans.iter().map(Orphan::to_json).collect::<Value>(),
     })
+}
+
+/// Which destination is asked about.
+#[derive(serde::Deserialize)]
+struct Which {
+    /// `namespace/name`.
+    destination: String,
+}
+
+// The lines of a destination's dead letters, and before each group of them why they are there.
+async fn dead_letters(view: &View, which: Result<Query<Which>, QueryRejection>) -> Response {
+    let known = match asked(view, which) {
+        Ok(known) => known,
+        Err(refusal) => return *refusal,
+    };
+    match spawn_blocking(move || known.dead_letters()).await {
+        Ok(Ok(text)) => text.into_response(),
+        Ok(Err(error)) => failed(&error),
+        Err(error) => failed(&error.into()),
+    }
+}
+
+// `{"lines": 5}`: they wait for the destination again.
+async fn replay(view: &View, which: Result<Query<Which>, QueryRejection>) -> Response {
+    let known = match asked(view, which) {
+        Ok(known) => known,
+        Err(refusal) => return *refusal,
+    };
+    let name = Arc::clone(&known.settings.name);
+    match spawn_blocking(move || known.replay_dead_letters()).await {
+        Ok(Ok(lines)) => {
+            info!(destination = %name, lines, "dead letters are sent again");
+            Json(json!({"lines": lines})).into_response()
+        }
+        Ok(Err(error)) => failed(&error),
+        Err(error) => failed(&error.into()),
+    }
+}
+
+fn asked(view: &View, which: Result<Query<Which>, QueryRejection>) -> Result<Known, Box<Response>> {
+    let Ok(Query(Which { destination })) = which else {
+        let usage = "ask with ?destination=NAMESPACE/NAME\n";
+        return Err(Box::new((StatusCode::BAD_REQUEST, usage).into_response()));
+    };
+    let mut known = view.destinations().into_iter();
+    known
+        .find(|known| *known.settings.name == *destination)
+        .ok_or_else(|| {
+            let message = format!("there is no Destination {destination} here\n");
+            Box::new((StatusCode::NOT_FOUND, message).into_response())
+        })
+}
+
+fn failed(error: &io::Error) -> Response {
+    (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response()
 }
 
 fn readyz(view: &View) -> (StatusCode, &'static str) {

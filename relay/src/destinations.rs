@@ -8,8 +8,10 @@ mod orphans;
 mod outq;
 pub(crate) mod queue;
 pub(crate) mod sender;
+mod sink;
 pub(crate) mod spooler;
 mod standing;
+mod tls;
 mod window;
 
 use std::collections::BTreeMap;
@@ -24,6 +26,7 @@ use tokio::sync::{mpsc, watch};
 pub(crate) use crate::destinations::orphans::Orphan;
 use crate::destinations::queue::{Lane, Queue};
 use crate::destinations::sender::Sender;
+use crate::destinations::sink::DeadLetters;
 use crate::destinations::spooler::{SpoolSource, Spooler};
 pub(crate) use crate::destinations::standing::{Known, Standing, State};
 
@@ -57,6 +60,7 @@ struct Entry {
     lanes: BTreeMap<LaneKey, Weak<Producer>>,
     settings: watch::Sender<relay_engine::Destination>,
     spool: Option<SpoolSource>,
+    dead_letters: Option<Arc<DeadLetters>>,
 }
 
 /// What is to be set to work.
@@ -70,6 +74,8 @@ pub(crate) struct New {
 pub(crate) struct Means<'a> {
     /// Where spools are kept, if anywhere.
     pub(crate) spools: Option<&'a Path>,
+    /// Where dead letters are kept, if anywhere.
+    pub(crate) dead_letters: Option<&'a Path>,
     /// Dropped by each sender and spooler when it is done.
     pub(crate) open: &'a mpsc::Sender<()>,
 }
@@ -77,15 +83,16 @@ pub(crate) struct Means<'a> {
 /// What a destination cannot be run on, of all of them.
 pub(crate) fn faults(destinations: &[relay_engine::Destination]) -> Vec<ObjectError> {
     let faults = destinations.iter().filter_map(|destination| {
-        let tls = match &destination.endpoint {
-            Endpoint::Carbon { tls, .. } => tls.as_ref()?,
+        let (endpoint, tls) = match &destination.endpoint {
+            Endpoint::Carbon { tls, .. } => ("carbon", tls.as_ref()?),
+            Endpoint::Sink(sink) => (sink.kind.field(), sink.tls.as_ref()?),
             Endpoint::File { .. } => return None,
         };
-        let carbon::Fault { field, message } = carbon::check(tls).err()?;
+        let tls::Fault { field, message } = tls::check(tls).err()?;
         let (namespace, name) = destination.name.split_once('/').unwrap_or_default();
         Some(ObjectError {
             source: Some(ObjectRef::new("Destination", namespace, name)),
-            field: field.to_owned(),
+            field: format!("{endpoint}.tls.{field}"),
             message,
         })
     });
@@ -121,10 +128,15 @@ impl Registry {
     /// Those of `destinations` that it holds, with their queues.
     pub(crate) fn known(&self, destinations: &[relay_engine::Destination]) -> Vec<Known> {
         let known = destinations.iter().filter_map(|destination| {
-            let Entry { queue, .. } = self.0.get(&destination.id)?;
+            let Entry {
+                queue,
+                dead_letters,
+                ..
+            } = self.0.get(&destination.id)?;
             Some(Known {
                 settings: destination.clone(),
                 queue: Arc::clone(queue),
+                dead_letters: dead_letters.clone(),
             })
         });
         known.collect()
@@ -141,16 +153,25 @@ impl Entry {
             new.spoolers.push(spooler);
             source
         });
+        let dead_letters = means.dead_letters.map(|directory| {
+            let file = directory.join(spooler::directory_name(&destination.id));
+            let bytes_max = destination.dead_letter_bytes_max;
+            Arc::new(DeadLetters::new(file, bytes_max))
+        });
         Self {
             queue,
             lanes: BTreeMap::new(),
             settings,
             spool,
+            dead_letters,
         }
     }
 
     fn renewed(self, destination: &relay_engine::Destination) -> Self {
         self.queue.set_limits(destination.queue);
+        if let Some(dead_letters) = &self.dead_letters {
+            dead_letters.set_bytes_max(destination.dead_letter_bytes_max);
+        }
         self.settings.send_if_modified(|current| {
             let changed = current != destination;
             current.clone_from(destination);
@@ -180,6 +201,7 @@ impl Entry {
                     key.clone(),
                     changes,
                     spool,
+                    self.dead_letters.clone(),
                     open,
                 ));
                 Arc::new(Producer(lane))

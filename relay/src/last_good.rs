@@ -2,7 +2,7 @@
 //!
 //! One file, `snapshot`: the 32 bytes of the version, then the encoded snapshot that they are the SHA-256 of. It is written
 //! beside, synced, and renamed over the old one, so there is always one whole file; one that does not match its digest is
-//! ignored and said so. Keys of certificates are in there: no other user may read it.
+//! ignored and said so. Keys of certificates are in there, so no other user may read it; credentials of destinations are not.
 
 use std::fs;
 use std::io;

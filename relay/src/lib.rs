@@ -93,6 +93,8 @@ pub struct Relay {
     reports: Reports,
     // Where spools are kept, if anywhere.
     spools: Option<Arc<PathBuf>>,
+    // Where dead letters are kept, if anywhere.
+    dead_letters: Option<PathBuf>,
     // Nobody is let in any more, for the pod is to go for good.
     is_shut: bool,
     // Where open buckets are kept, if anywhere, and it is ours.
@@ -133,7 +135,10 @@ impl Shown {
     fn set_destinations(&mut self, destinations: Vec<Known>) {
         let before = std::mem::replace(&mut self.destinations, destinations);
         self.leaving.retain(|(_, queue)| queue.strong_count() > 0);
-        for Known { settings, queue } in before {
+        for Known {
+            settings, queue, ..
+        } in before
+        {
             let is_kept = |known: &Known| Arc::ptr_eq(&known.queue, &queue);
             if !self.destinations.iter().any(is_kept) {
                 self.leaving.push((settings.id, Arc::downgrade(&queue)));
@@ -248,6 +253,7 @@ impl Relay {
             watch,
             reports,
             spools,
+            dead_letters: state_dir.map(|directory| directory.join("dead-letters")),
             is_shut: false,
             checkpoint: state_dir.map(Checkpoint::new),
             awaited: JoinSet::new(),
@@ -310,6 +316,7 @@ impl Relay {
         let mut new = New::default();
         let means = Means {
             spools: self.spools.as_deref().map(PathBuf::as_path),
+            dead_letters: self.dead_letters.as_deref(),
             open: &self.senders.open,
         };
         let producers = self

@@ -94,7 +94,7 @@ const OF_LISTENERS: [Metric<Listening>; 9] = [
     },
 ];
 
-const OF_DESTINATIONS: [Metric<Standing>; 22] = [
+const OF_DESTINATIONS: [Metric<Standing>; 24] = [
     Metric {
         kind: Kind::Counter,
         name: "destination_lines_offered",
@@ -104,8 +104,20 @@ const OF_DESTINATIONS: [Metric<Standing>; 22] = [
     Metric {
         kind: Kind::Counter,
         name: "destination_lines_sent",
-        help: "Lines handed over to the destination's kernel or file",
+        help: "Lines handed over to the destination's kernel or file, or acknowledged by its server",
         value: |to| to.figures.sent(),
+    },
+    Metric {
+        kind: Kind::Counter,
+        name: "destination_lines_left_out",
+        help: "Lines among those sent that the destination's mappings leave out of what its server gets",
+        value: |to| to.figures.left_out,
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "destination_dead_letter_bytes",
+        help: "Bytes of lines that the destination will never take, kept to be looked at and sent again",
+        value: |to| to.dead_letter_bytes,
     },
     Metric {
         kind: Kind::Gauge,

@@ -75,8 +75,9 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
             () = &mut client => anyhow::bail!("the operator's client ended"),
             () = relay.failed() => anyhow::bail!("a data thread ended"),
             Some(Offered { snapshot, version, encoded, reply }) = offers.recv() => {
+                let kept = snapshot.without_credentials(&encoded);
                 let applied = relay.apply(snapshot, version).await;
-                if applied.is_ok() && let Err(error) = last_good.save(&encoded) {
+                if applied.is_ok() && let Err(error) = last_good.save(&kept) {
                     warn!(%error, "cannot save the snapshot; a restart without an operator would begin on an older one");
                 }
                 reply.send(applied);

@@ -18,10 +18,25 @@ pub struct Response {
 /// # Errors
 /// If the peer cannot be reached within a second or does not answer in HTTP/1.
 pub fn get(address: SocketAddr, path: &str) -> io::Result<Response> {
+    ask("GET", address, path)
+}
+
+/// Posts nothing to `path`.
+///
+/// # Errors
+/// If the peer cannot be reached within a second or does not answer in HTTP/1.
+pub fn post(address: SocketAddr, path: &str) -> io::Result<Response> {
+    ask("POST", address, path)
+}
+
+fn ask(method: &str, address: SocketAddr, path: &str) -> io::Result<Response> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
     // HTTP/1.0: no chunks, and the end of the body is the end of the connection
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
+    write!(
+        stream,
+        "{method} {path} HTTP/1.0\r\nHost: {address}\r\nContent-Length: 0\r\n\r\n"
+    )?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     parse(&answer)

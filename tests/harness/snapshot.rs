@@ -56,6 +56,30 @@ impl SnapshotBuilder {
         self
     }
 
+    /// A Destination of Prometheus' remote-write protocol that shows who it is.
+    pub fn remote_write(mut self, name: &str, address: SocketAddr, authorization: &str) -> Self {
+        let kind = relay_proto::sink::Kind::RemoteWrite(relay_proto::RemoteWrite {
+            url: format!("http://{address}/"),
+            authorization: Some(relay_proto::Credential {
+                value: authorization.into(),
+                withheld: false,
+            }),
+            ..relay_proto::RemoteWrite::default()
+        });
+        self = self.carbon(name, address);
+        if let Some(destination) = self.0.destinations.last_mut() {
+            destination.endpoint = Some(relay_proto::destination::Endpoint::Sink(
+                relay_proto::Sink {
+                    batch_lines_max: 100,
+                    timeout_ms: 10_000,
+                    kind: Some(kind),
+                    ..relay_proto::Sink::default()
+                },
+            ));
+        }
+        self
+    }
+
     /// Adds a route for the names that match `regex`. Names are given in order.
     #[must_use]
     pub fn route(mut self, name: &str, regex: &str, destination: &str) -> Self {

@@ -23,6 +23,7 @@ mod limits;
 mod outputs;
 mod pressure;
 mod reload;
+mod remote_write;
 mod routing;
 mod rules;
 mod run;

@@ -5,7 +5,8 @@ use std::net::TcpListener;
 use std::path::Path;
 
 use harness::{
-    DEADLINE, Directory, Fleet, Operator, RelayProcess, Sender, Sink, SnapshotBuilder, eventually,
+    DEADLINE, Directory, Fleet, HttpSink, Operator, RelayProcess, Sender, Sink, SnapshotBuilder,
+    eventually,
 };
 use relay_proto::{Answer, ObjectError, ObjectRef, Version};
 
@@ -231,6 +232,38 @@ fn a_relay_without_an_operator_serves_its_last_good_snapshot() {
         operator.wait_for_hellos(2).active_version,
         version.as_bytes()
     );
+}
+
+#[test]
+fn credentials_are_not_on_disk_and_lines_wait_for_them() {
+    let (mut operator, state, sink) = (Operator::start(), Directory::of([]), HttpSink::open());
+    let snapshot = SnapshotBuilder::new()
+        .remote_write("a", sink.address(), "Bearer hush")
+        .route("all", "", "a")
+        .build();
+    operator.publish(&snapshot);
+    let mut first = start(&operator, &state);
+    operator.wait_for_answers(1);
+    first.wait_until_ready();
+    operator.go_away();
+    first.process.kill();
+    let kept = fs::read(state.file("snapshot")).unwrap();
+    let holds = |text: &[u8]| kept.windows(text.len()).any(|bytes| bytes == text);
+    assert!(holds(b"http://") && !holds(b"hush"));
+
+    let mut second = start(&operator, &state);
+    second.wait_until_ready();
+    Sender::deliver(second.address(), "a.b 1 1\n");
+    eventually(DEADLINE, "the line to wait", || {
+        match second.accounts().destinations["default/a"].offered {
+            1 => Ok(()),
+            other => Err(format!("{other} do")),
+        }
+    });
+    operator.come_back();
+    let posted = sink.wait_until("the line", |posted| !posted.is_empty());
+    assert_eq!(posted[0].headers["authorization"], "Bearer hush");
+    second.settle(1);
 }
 
 #[test]

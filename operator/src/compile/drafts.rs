@@ -7,7 +7,8 @@ mod permission;
 mod relay;
 mod rewriter;
 mod route;
-mod tls;
+mod secrets;
+mod sink;
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;

@@ -79,6 +79,7 @@ fn a_route_goes_to_the_default_relay_with_its_destination() {
                 replay_lines_per_second: 0,
                 sync_interval_ms: 1_000,
             }),
+            dead_letter_bytes_max: 0,
             resend_bytes_max: 8 << 20,
             endpoint: Some(relay_proto::destination::Endpoint::Carbon(
                 relay_proto::Carbon {

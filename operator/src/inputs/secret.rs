@@ -1,4 +1,4 @@
-//! What is read of Secrets: certificates and keys, and of no other Secret than those that a resource refers to.
+//! What is read of Secrets: certificates, keys and credentials, and of no other Secret than those that a resource refers to.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -24,12 +24,26 @@ impl fmt::Display for SecretName {
     }
 }
 
-/// The keys of a Secret that TLS is made of. Its `Debug` shows no content.
+/// What is read of a Secret. Its `Debug` shows no content.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(BTreeMap<&'static str, Vec<u8>>);
 
+/// Where a user's name stands in a Secret, as in type kubernetes.io/basic-auth.
+pub(crate) const USERNAME: &str = "username";
+/// Where the password stands.
+pub(crate) const PASSWORD: &str = "password";
+/// Where a token stands.
+pub(crate) const TOKEN: &str = "token";
+
 /// All keys that are read of a Secret.
-const KEYS: [&str; 3] = [relay_tls::CERTIFICATE, relay_tls::KEY, relay_tls::CA];
+const KEYS: [&str; 6] = [
+    relay_tls::CERTIFICATE,
+    relay_tls::KEY,
+    relay_tls::CA,
+    USERNAME,
+    PASSWORD,
+    TOKEN,
+];
 
 impl Secret {
     /// Takes what is needed from a Secret.
@@ -89,13 +103,21 @@ fn of_relay(relay: &Relay) -> impl Iterator<Item = &SecretRef> {
 }
 
 fn of_destination(destination: &Destination) -> impl Iterator<Item = &SecretRef> {
-    let tls = destination
-        .spec
-        .carbon
-        .iter()
-        .filter_map(|carbon| carbon.tls.as_ref());
-    tls.flat_map(|tls| [tls.ca.as_ref(), tls.certificate.as_ref()])
-        .flatten()
+    let spec = &destination.spec;
+    let to_prometheus = spec.prometheus_remote_write.as_ref();
+    let tls = spec.carbon.as_ref().and_then(|carbon| carbon.tls.as_ref());
+    let of_tls = tls
+        .into_iter()
+        .flat_map(|tls| [tls.ca.as_ref(), tls.certificate.as_ref()]);
+    let https = to_prometheus.and_then(|to| to.tls.as_ref());
+    let of_https = https
+        .into_iter()
+        .flat_map(|tls| [tls.ca.as_ref(), tls.certificate.as_ref()]);
+    let auth = to_prometheus.and_then(|to| to.auth.as_ref());
+    let of_auth = auth
+        .into_iter()
+        .flat_map(|auth| [auth.basic.as_ref(), auth.bearer.as_ref()]);
+    of_tls.chain(of_https).chain(of_auth).flatten()
 }
 
 #[cfg(test)]
@@ -109,7 +131,7 @@ mod tests {
 apiVersion: v1
 kind: Secret
 metadata: {name: a}
-data: {tls.crt: aHVzaA==, tls.key: aHVzaA==, password: aHVzaA==}
+data: {tls.crt: aHVzaA==, tls.key: aHVzaA==, other: aHVzaA==}
 stringData: {tls.key: quiet}
 ",
         );
@@ -119,7 +141,7 @@ stringData: {tls.key: quiet}
                 secret.get("tls.crt"),
                 secret.get("tls.key"),
                 secret.get("ca.crt"),
-                secret.get("password")
+                secret.get("other")
             ),
             (
                 Some(b"hush".as_slice()),

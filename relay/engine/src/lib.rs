@@ -28,6 +28,7 @@ mod glob;
 mod judge;
 mod lane;
 mod line;
+mod mapping;
 mod name;
 mod order;
 mod outbox;
@@ -46,12 +47,14 @@ mod template;
 
 pub use explain::{AggregateStep, Explanation, Outcome, RouteStep, Step};
 pub use lane::{Lane, LaneIndex, LaneKey};
+pub use mapping::{Labels, Mapping};
 pub use order::NewestPoints;
 pub use outbox::Outbox;
 pub use outcome::{Reason, Tally};
 pub use process::{Engine, Limits, Moment, PointCounts, PointFate, Routed, UnixSeconds};
 pub use table::{
-    Address, CarbonForm, CarbonTls, Compression, Destination, Endpoint, Format, Framed, Identity,
-    IdleTarget, ListenAddress, Listener, ListenerTls, LoadError, LoadErrorKind, Pem, Plaintext,
-    Protocol, Queue, Shadowed, Spool, Table, WhenFull, shadowed,
+    Address, Batch, CarbonForm, ClientTls, Compression, Credential, Destination, Endpoint, Format,
+    Framed, Identity, IdleTarget, ListenAddress, Listener, ListenerTls, LoadError, LoadErrorKind,
+    Pem, Plaintext, Protocol, Queue, RemoteWrite, Shadowed, Sink, SinkKind, Spool, Table, WhenFull,
+    shadowed,
 };

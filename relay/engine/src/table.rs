@@ -4,6 +4,7 @@
 mod listener;
 mod load;
 mod shadow;
+mod sink;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -25,6 +26,7 @@ pub use listener::{
     Compression, Format, Framed, ListenAddress, Listener, ListenerTls, Plaintext, Protocol,
 };
 pub use shadow::{Shadowed, shadowed};
+pub use sink::{Batch, Credential, RemoteWrite, Sink, SinkKind};
 
 /// Everything that a fleet of relays runs on, checked and compiled. It never changes.
 #[derive(Debug, Default)]
@@ -71,7 +73,7 @@ pub(crate) struct Validation {
 
 /// How a carbon server is spoken to over TLS. What is in here is not looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CarbonTls {
+pub struct ClientTls {
     /// Who signs the server's certificate; `None`: one whom the system trusts.
     pub ca: Option<Pem>,
     /// What the relay shows of itself, if the server asks.
@@ -110,6 +112,8 @@ pub struct Destination {
     pub spool: Option<Spool>,
     /// What is sent again after a connection broke, in bytes.
     pub resend_bytes_max: usize,
+    /// What is kept of lines that the server will never take, in bytes.
+    pub dead_letter_bytes_max: u64,
     /// When a connection is closed and made anew; `None`: never.
     pub connection_age_max: Option<Duration>,
 }
@@ -126,7 +130,7 @@ pub enum Endpoint {
         /// How long a connection may take no byte.
         write_timeout: Duration,
         /// How the connection is encrypted, if it is.
-        tls: Option<CarbonTls>,
+        tls: Option<ClientTls>,
         /// What lines become on their way.
         form: CarbonForm,
     },
@@ -135,6 +139,8 @@ pub enum Endpoint {
         /// Absolute.
         path: PathBuf,
     },
+    /// A server that says what it took.
+    Sink(Arc<Sink>),
 }
 
 /// What lines become on their way to a carbon server.
@@ -361,14 +367,13 @@ impl Endpoint {
                     }
             }
             (Self::File { path }, Self::File { path: other_path }) => path == other_path,
-            (Self::Carbon { .. }, Self::File { .. }) | (Self::File { .. }, Self::Carbon { .. }) => {
-                false
-            }
+            (Self::Sink(sink), Self::Sink(other)) => sink == other,
+            (Self::Carbon { .. } | Self::File { .. } | Self::Sink(_), _) => false,
         }
     }
 }
 
-impl CarbonTls {
+impl ClientTls {
     fn is_renewed_by(&self, other: &Self) -> bool {
         self.server_name == other.server_name
             && self.ca.is_some() == other.ca.is_some()

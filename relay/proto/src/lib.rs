@@ -6,6 +6,7 @@
 
 mod delta;
 
+use std::borrow::Cow;
 use std::fmt;
 
 use sha2::{Digest as _, Sha256};
@@ -80,6 +81,12 @@ impl fmt::Debug for Identity {
     }
 }
 
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credential").finish_non_exhaustive()
+    }
+}
+
 impl fmt::Display for ObjectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(source) = &self.source {
@@ -89,7 +96,51 @@ impl fmt::Display for ObjectError {
     }
 }
 
+impl destination::Endpoint {
+    /// Whether what it needs to be let in was taken out.
+    pub fn is_withheld(&self) -> bool {
+        self.credential()
+            .is_some_and(|credential| credential.withheld)
+    }
+
+    fn credential(&self) -> Option<&Credential> {
+        let Self::Sink(sink) = self else { return None };
+        match sink.kind.as_ref()? {
+            sink::Kind::RemoteWrite(to) => to.authorization.as_ref(),
+        }
+    }
+
+    fn credential_mut(&mut self) -> Option<&mut Credential> {
+        let Self::Sink(sink) = self else { return None };
+        match sink.kind.as_mut()? {
+            sink::Kind::RemoteWrite(to) => to.authorization.as_mut(),
+        }
+    }
+}
+
 impl Snapshot {
+    /// What of it may be on disk: all but credentials. Who loads that knows that they were there. `encoded` is its encoding.
+    pub fn without_credentials<'e>(&self, encoded: &'e [u8]) -> Cow<'e, [u8]> {
+        let has_credentials = self
+            .destinations
+            .iter()
+            .filter_map(|destination| destination.endpoint.as_ref())
+            .any(|endpoint| endpoint.credential().is_some());
+        if !has_credentials {
+            return Cow::Borrowed(encoded);
+        }
+        let mut kept = self.clone();
+        let endpoints = kept
+            .destinations
+            .iter_mut()
+            .filter_map(|destination| destination.endpoint.as_mut());
+        for credential in endpoints.filter_map(destination::Endpoint::credential_mut) {
+            credential.value.clear();
+            credential.withheld = true;
+        }
+        Cow::Owned(kept.encode_to_vec())
+    }
+
     /// The canonical encoding, and its version.
     pub fn seal(&self) -> (Vec<u8>, Version) {
         let encoded = self.encode_to_vec();

@@ -11,7 +11,7 @@ fn bindings_are_fresh() {
     tonic_prost_build::configure()
         .out_dir(out.path())
         .bytes(".carbonway.v1.Part.data")
-        .skip_debug([".carbonway.v1.Identity"])
+        .skip_debug([".carbonway.v1.Credential", ".carbonway.v1.Identity"])
         .server_mod_attribute(".", "#[cfg(feature = \"grpc\")]")
         .client_mod_attribute(".", "#[cfg(feature = \"grpc\")]")
         .compile_fds(descriptors)

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use relay_engine::{Address, CarbonForm, CarbonTls};
+use relay_engine::{Address, CarbonForm, ClientTls};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{sleep, timeout};
@@ -19,7 +19,6 @@ use super::queue::Lane;
 use super::sender::InHand;
 use encoder::Encoder;
 use tls::Session;
-pub(crate) use tls::{Fault, check};
 
 /// Chunks in one write.
 const WRITE_CHUNKS_MAX: usize = 64;
@@ -46,7 +45,7 @@ pub(crate) struct Connection {
 
 /// How a connection is to be made.
 pub(crate) struct Options<'a> {
-    pub(crate) tls: Option<&'a CarbonTls>,
+    pub(crate) tls: Option<&'a ClientTls>,
     pub(crate) form: CarbonForm,
     pub(crate) connect_timeout: Duration,
     pub(crate) write_timeout: Duration,

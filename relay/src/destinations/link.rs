@@ -1,6 +1,7 @@
 //! What is known of the connections of one lane: how often they were made and failed, why last, and what is under way
 //! on them. The sender tells it, a few times in the life of a connection; metrics and reports read it.
 
+use std::fmt;
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -64,7 +65,7 @@ impl Link {
     }
 
     /// No connection could be made.
-    pub(crate) fn failed(&self, error: &io::Error) {
+    pub(crate) fn failed(&self, error: &impl fmt::Display) {
         let mut state = self.lock();
         state.figures.connect_failures += 1;
         state.figures.has_failed = true;
@@ -110,7 +111,7 @@ impl Figures {
 }
 
 impl Failure {
-    fn of(error: &io::Error) -> Self {
+    fn of(error: &impl fmt::Display) -> Self {
         Self {
             message: error.to_string().chars().take(MESSAGE_CHARS_MAX).collect(),
             at: clock::now(),

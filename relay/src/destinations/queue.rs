@@ -59,6 +59,8 @@ struct State {
     // When something last had no room in here while there was a connection.
     overflowed_at: Option<Instant>,
     figures: Figures,
+    // Lines from the spool that were refused for good, and that it has not yet been told of.
+    refused: u64,
     // Of lanes that are gone.
     links: link::Figures,
 }
@@ -126,6 +128,7 @@ impl Queue {
             spools: false,
             overflowed_at: None,
             figures: Figures::default(),
+            refused: 0,
             links: link::Figures::default(),
         };
         Self {
@@ -196,7 +199,7 @@ impl Queue {
             state.release(number, bytes);
         }
         state.figures.queue_lines -= lines;
-        state.figures.spool = spool;
+        state.set_spool(spool);
         drop(state);
         self.emptied.notify_waiters();
     }
@@ -205,7 +208,7 @@ impl Queue {
     pub(crate) fn resent_to_spool(&self, lines: u64, spool: relay_spool::Figures) {
         let mut state = self.lock();
         state.figures.resent += lines;
-        state.figures.spool = spool;
+        state.set_spool(spool);
     }
 
     /// Counts lines that were moving as dropped.
@@ -221,15 +224,19 @@ impl Queue {
         self.emptied.notify_waiters();
     }
 
-    /// Takes chunks that were handed over, and may not have arrived, in once more: they are the first of a lane.
-    pub(crate) fn resend(&self, chunks: VecDeque<Chunk>) {
+    /// Takes chunks that were handed over, and may not have arrived, in once more: they are the first of a lane. Returns
+    /// whether there is one.
+    pub(crate) fn resend(&self, chunks: VecDeque<Chunk>) -> bool {
         let mut state = self.lock();
-        let Some(heir) = state.heir() else { return };
-        state.resend(heir, chunks);
+        let heir = state.heir();
+        if let Some(heir) = heir {
+            state.resend(heir, chunks);
+        }
+        heir.is_some()
     }
 
     pub(crate) fn set_spooled(&self, spool: relay_spool::Figures) {
-        self.lock().figures.spool = spool;
+        self.lock().set_spool(spool);
     }
 
     /// Says whether something may wait on disk that nobody has looked at.
@@ -380,6 +387,18 @@ impl State {
         }
     }
 
+    // The spool counts what was refused as handed over, a moment later.
+    fn set_spool(&mut self, spool: relay_spool::Figures) {
+        let more = spool
+            .acknowledged
+            .saturating_sub(self.figures.spool.acknowledged);
+        let refused = self.refused.min(more);
+        self.refused -= refused;
+        self.figures.refused_from_spool += refused;
+        self.figures.dropped[Loss::Rejected as usize] += refused;
+        self.figures.spool = spool;
+    }
+
     fn drop_offered(&mut self, lines: u64, loss: Loss) {
         self.figures.offered += lines;
         self.figures.dropped[loss as usize] += lines;
@@ -436,6 +455,17 @@ impl State {
             lane.bytes += chunks.iter().map(|chunk| chunk.bytes.len()).sum::<usize>();
             lane.chunks.extend(chunks);
             lane.signals.filled.notify_one();
+        }
+    }
+}
+
+impl Chunk {
+    /// Whole lines that are not from a spool.
+    pub(crate) fn of(lines: Vec<u8>) -> Self {
+        Self {
+            lines: memchr::memchr_iter(b'\n', &lines).count() as u64,
+            bytes: lines.into(),
+            spooled: None,
         }
     }
 }

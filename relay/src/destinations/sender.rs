@@ -23,6 +23,7 @@ use super::carbon;
 use super::datagrams;
 use super::file;
 use super::queue::{Chunk, Lane, Loss};
+use super::sink::{self, DeadLetters, Refusal};
 use super::spooler::SpoolHandle;
 use super::window::Window;
 use crate::worker::LoadGuard;
@@ -55,6 +56,9 @@ pub(crate) struct Sender {
     settings: watch::Receiver<relay_engine::Destination>,
     in_hand: InHand,
     spool: Option<SpoolHandle>,
+    dead_letters: Option<Arc<DeadLetters>>,
+    // The server refused what it was sent, and has taken nothing since.
+    is_doubtful: bool,
     // When the next batch from the spool may go.
     replay_at: Instant,
     back_off: Duration,
@@ -73,6 +77,8 @@ pub(crate) struct InHand {
     window: Window,
     // Where the last chunk from the spool ends that was handed over and not yet told of.
     handed_over: Option<Position>,
+    // Lines of the first chunk that were handed over and refused for good.
+    refused: u64,
 }
 
 /// An open connection to an endpoint.
@@ -80,6 +86,7 @@ enum Connection {
     Carbon(carbon::Connection),
     Datagrams(datagrams::Connection),
     File(file::Connection),
+    Sink(Box<sink::Connection>),
 }
 
 // Why a connection is given up.
@@ -93,6 +100,8 @@ enum Ended {
     // The connection is as old as it may become.
     Aged,
     Broken(io::Error),
+    // The server is there, and does not take what it is sent.
+    Refused(Refusal),
 }
 
 impl Sender {
@@ -101,6 +110,7 @@ impl Sender {
         key: LaneKey,
         settings: watch::Receiver<relay_engine::Destination>,
         spool: Option<SpoolHandle>,
+        dead_letters: Option<Arc<DeadLetters>>,
         open: mpsc::Sender<()>,
     ) -> Self {
         Self {
@@ -109,6 +119,8 @@ impl Sender {
             settings,
             in_hand: InHand::default(),
             spool,
+            dead_letters,
+            is_doubtful: false,
             replay_at: Instant::now(),
             back_off: BACK_OFF_MIN,
             load: None,
@@ -180,23 +192,30 @@ impl Sender {
                     ended
                 }
             };
-            match ended {
+            let (error, wait_min): (&dyn std::fmt::Display, _) = match &ended {
                 Ended::Finished | Ended::Left => return,
-                Ended::EndpointChanged | Ended::Aged => self.back_off = BACK_OFF_MIN,
-                Ended::Broken(error) => {
-                    self.lane.set_live(false);
-                    let endpoint_text = Described(&endpoint);
-                    warn!(destination = %name, endpoint = %endpoint_text, %error, "connection failed");
-                    if self.lane.has_left() {
-                        return;
-                    }
-                    if began.elapsed() >= GOOD_CONNECTION {
-                        self.back_off = BACK_OFF_MIN;
-                    }
-                    if let Some(Ended::Finished) = self.wait_to_retry(&endpoint).await {
-                        return;
-                    }
+                Ended::EndpointChanged => {
+                    (self.is_doubtful, self.back_off) = (false, BACK_OFF_MIN);
+                    continue;
                 }
+                Ended::Aged => {
+                    self.back_off = BACK_OFF_MIN;
+                    continue;
+                }
+                Ended::Broken(error) => (error, Duration::ZERO),
+                Ended::Refused(refusal) => (refusal, refusal.wait_min()),
+            };
+            self.lane.set_live(false);
+            let endpoint_text = Described(&endpoint);
+            warn!(destination = %name, endpoint = %endpoint_text, %error, "connection failed");
+            if self.lane.has_left() {
+                return;
+            }
+            if matches!(ended, Ended::Broken(_)) && began.elapsed() >= GOOD_CONNECTION {
+                self.back_off = BACK_OFF_MIN;
+            }
+            if let Some(Ended::Finished) = self.wait_to_retry(&endpoint, wait_min).await {
+                return;
             }
         }
     }
@@ -208,8 +227,10 @@ impl Sender {
         endpoint: &Endpoint,
         began: Instant,
     ) -> Ended {
-        self.lane.set_connected(true);
-        self.lane.link().connected(connection.socket());
+        if !self.is_doubtful {
+            self.lane.set_connected(true);
+            self.lane.link().connected(connection.socket());
+        }
         if let Some(spool) = &mut self.spool {
             spool.connected().await;
         }
@@ -223,7 +244,9 @@ impl Sender {
                 .close()
                 .await
                 .map_or_else(Ended::Broken, |()| ended),
-            Ended::Finished | Ended::EndpointChanged | Ended::Broken(_) => ended,
+            Ended::Finished | Ended::EndpointChanged | Ended::Broken(_) | Ended::Refused(_) => {
+                ended
+            }
         };
         self.lane.set_connected(false);
         self.in_hand.settle(&self.lane);
@@ -232,8 +255,13 @@ impl Sender {
             spool.disconnected().await;
         }
         self.take_back(&ended, connection).await;
-        if let Ended::Broken(error) = &ended {
-            self.lane.link().broke(error, began.elapsed());
+        match &ended {
+            Ended::Broken(error) => self.lane.link().broke(error, began.elapsed()),
+            Ended::Refused(refusal) => {
+                self.is_doubtful = true;
+                self.lane.link().failed(&refusal.to_string());
+            }
+            Ended::Finished | Ended::Left | Ended::EndpointChanged | Ended::Aged => {}
         }
         ended
     }
@@ -303,6 +331,12 @@ impl Sender {
                 Endpoint::File { path } => file::Connection::open(path.clone())
                     .await
                     .map(Connection::File),
+                Endpoint::Sink(settings) => {
+                    let opening = sink::Connection::open(settings, self.dead_letters.clone());
+                    opening
+                        .await
+                        .map(|connection| Connection::Sink(Box::new(connection)))
+                }
             }
         };
         tokio::select! {
@@ -319,7 +353,7 @@ impl Sender {
                 let settings = self.settings.borrow();
                 Some(settings.resend_bytes_max / settings.lanes.len().max(1))
             }
-            Connection::File(_) => None,
+            Connection::File(_) | Connection::Sink(_) => None,
         });
         let Self {
             lane,
@@ -328,6 +362,8 @@ impl Sender {
             in_hand,
             spool,
             replay_at,
+            is_doubtful,
+            back_off,
             ..
         } = self;
         let connected_at = Instant::now();
@@ -336,6 +372,8 @@ impl Sender {
             age_max.map(|age| connected_at + age.mul_f64(1.0 - AGE_SPREAD * fastrand::f64()));
         let mut aged = pin!(reached(ends_at));
         let mut live_again = pin!(sleep_until(connected_at + LIVE_AGAIN));
+        // Nothing will come after what is in hand, so it waits for nothing.
+        let mut is_last = false;
         loop {
             // Under load the timer below is never waited for.
             if !lane.is_live() && connected_at.elapsed() >= LIVE_AGAIN {
@@ -373,6 +411,19 @@ impl Sender {
             {
                 in_hand.take_batch(batch, settings, replay_at);
             }
+            if let Connection::Sink(sink) = connection
+                && !is_last
+                && let Some(until) = sink.waits_until(in_hand)
+            {
+                tokio::select! {
+                    biased;
+                    more = lane.take(&mut in_hand.chunks, TAKE_BYTES) => is_last = !more,
+                    () = sleep_until(until) => {}
+                    () = lane.left() => return Ended::Left,
+                    () = endpoint_changed(settings, key, endpoint) => return Ended::EndpointChanged,
+                }
+                continue;
+            }
             let written = tokio::select! {
                 biased;
                 written = connection.write(in_hand, lane) => written,
@@ -383,14 +434,19 @@ impl Sender {
                 spool.handed_over(end);
             }
             in_hand.window.trim(|| connection.unacknowledged());
-            if let Err(error) = written {
-                return Ended::Broken(error);
+            if let Err(ended) = written {
+                return ended;
+            }
+            if std::mem::take(is_doubtful) {
+                *back_off = BACK_OFF_MIN;
+                lane.set_connected(true);
+                lane.link().connected(None);
             }
         }
     }
 
-    async fn wait_to_retry(&mut self, endpoint: &Endpoint) -> Option<Ended> {
-        let wait = self.back_off.mul_f64(fastrand::f64());
+    async fn wait_to_retry(&mut self, endpoint: &Endpoint, min: Duration) -> Option<Ended> {
+        let wait = min + self.back_off.mul_f64(fastrand::f64());
         self.back_off = (self.back_off * 2).min(BACK_OFF_MAX);
         tokio::select! {
             () = tokio::time::sleep(wait) => None,
@@ -413,17 +469,58 @@ impl InHand {
             match chunk.spooled {
                 Some(end) => {
                     self.handed_over = Some(end);
-                    lane.replayed(chunk.bytes.len());
+                    lane.replayed(chunk.bytes.len(), self.refused);
                 }
-                None => lane.sent(chunk.bytes.len(), chunk.lines),
+                None => lane.sent(chunk.bytes.len(), chunk.lines, self.refused),
             }
-            self.written = 0;
+            (self.written, self.refused) = (0, 0);
             self.window.extend(self.chunks.pop_front());
         }
     }
 
-    // How much is still to be handed over.
-    fn bytes(&self) -> usize {
+    /// Counts `bytes` more of the chunks, which are whole lines, as refused for good.
+    pub(crate) fn reject(&mut self, mut bytes: usize, lane: &Lane) {
+        while bytes > 0
+            && let Some(chunk) = self.chunks.front()
+        {
+            let here = bytes.min(chunk.bytes.len() - self.written);
+            let lines = &chunk.bytes[self.written..self.written + here];
+            self.refused += memchr::memchr_iter(b'\n', lines).count() as u64;
+            bytes -= here;
+            self.advance(here, lane);
+        }
+    }
+
+    /// Appends the first lines that are still to be handed over to `out`: at most `lines_max`, and no more when there are
+    /// `bytes_max` bytes.
+    pub(crate) fn copy_lines(&self, lines_max: usize, bytes_max: usize, out: &mut Vec<u8>) {
+        let mut left = lines_max;
+        let mut skip = self.written;
+        for chunk in &self.chunks {
+            let rest = &chunk.bytes[skip..];
+            skip = 0;
+            let mut end = 0;
+            for newline in memchr::memchr_iter(b'\n', rest) {
+                if left == 0 || out.len() + end >= bytes_max {
+                    break;
+                }
+                end = newline + 1;
+                left -= 1;
+            }
+            out.extend_from_slice(&rest[..end]);
+            if end < rest.len() {
+                break;
+            }
+        }
+    }
+
+    /// How many lines are in hand; those of a chunk that was handed over in part count.
+    pub(crate) fn lines(&self) -> u64 {
+        self.chunks.iter().map(|chunk| chunk.lines).sum()
+    }
+
+    /// How much is still to be handed over.
+    pub(crate) fn bytes(&self) -> usize {
         let bytes: usize = self.chunks.iter().map(|chunk| chunk.bytes.len()).sum();
         bytes - self.written
     }
@@ -461,6 +558,7 @@ impl InHand {
     // What is from the spool comes again from there.
     fn settle(&mut self, lane: &Lane) {
         let written = std::mem::take(&mut self.written);
+        let refused = std::mem::take(&mut self.refused);
         let is_spooled = |chunk: &Chunk| chunk.spooled.is_some();
         let first_is_spooled = self.chunks.front().is_some_and(is_spooled);
         self.chunks.retain(|chunk| !is_spooled(chunk));
@@ -480,7 +578,7 @@ impl InHand {
         }));
         chunk.bytes.advance(whole);
         chunk.lines -= lines;
-        lane.sent(whole, lines);
+        lane.sent(whole, lines, refused);
     }
 }
 
@@ -506,7 +604,7 @@ impl Connection {
     fn unacknowledged(&mut self) -> usize {
         match self {
             Self::Carbon(connection) => connection.unacknowledged(),
-            Self::Datagrams(_) | Self::File(_) => 0,
+            Self::Datagrams(_) | Self::File(_) | Self::Sink(_) => 0,
         }
     }
 
@@ -514,16 +612,23 @@ impl Connection {
     fn socket(&self) -> Option<Weak<TcpStream>> {
         match self {
             Self::Carbon(connection) => Some(connection.socket()),
-            Self::Datagrams(_) | Self::File(_) => None,
+            Self::Datagrams(_) | Self::File(_) | Self::Sink(_) => None,
         }
     }
 
-    async fn write(&mut self, in_hand: &mut InHand, lane: &Lane) -> io::Result<()> {
-        match self {
+    async fn write(&mut self, in_hand: &mut InHand, lane: &Lane) -> Result<(), Ended> {
+        let written = match self {
             Self::Carbon(connection) => connection.write(in_hand, lane).await,
             Self::Datagrams(connection) => connection.write(in_hand, lane).await,
             Self::File(connection) => connection.write(in_hand, lane).await,
-        }
+            Self::Sink(connection) => {
+                return connection
+                    .write(in_hand, lane)
+                    .await
+                    .map_err(Ended::Refused);
+            }
+        };
+        written.map_err(Ended::Broken)
     }
 
     /// Resolves when the other side ends the connection.
@@ -531,7 +636,7 @@ impl Connection {
         match self {
             Self::Carbon(connection) => connection.broken().await,
             Self::Datagrams(connection) => connection.broken().await,
-            Self::File(_) => std::future::pending().await,
+            Self::File(_) | Self::Sink(_) => std::future::pending().await,
         }
     }
 
@@ -539,8 +644,8 @@ impl Connection {
     async fn end_line(&mut self, in_hand: &mut InHand, lane: &Lane) {
         match self {
             Self::Carbon(connection) => connection.end_line(in_hand, lane).await,
-            // Datagrams hold whole lines, and a file is written in whole chunks.
-            Self::Datagrams(_) | Self::File(_) => {}
+            // The others take whole lines.
+            Self::Datagrams(_) | Self::File(_) | Self::Sink(_) => {}
         }
     }
 
@@ -548,14 +653,14 @@ impl Connection {
     async fn close(&mut self) -> io::Result<()> {
         match self {
             Self::Carbon(connection) => connection.close().await,
-            Self::Datagrams(_) | Self::File(_) => Ok(()),
+            Self::Datagrams(_) | Self::File(_) | Self::Sink(_) => Ok(()),
         }
     }
 
     async fn finish(&mut self) -> io::Result<()> {
         match self {
             Self::Carbon(connection) => connection.finish().await,
-            Self::Datagrams(_) | Self::File(_) => Ok(()),
+            Self::Datagrams(_) | Self::File(_) | Self::Sink(_) => Ok(()),
         }
     }
 }
@@ -594,6 +699,7 @@ impl std::fmt::Display for Described<'_> {
         match self.0 {
             Endpoint::Carbon { address, .. } => address.fmt(f),
             Endpoint::File { path } => path.display().fmt(f),
+            Endpoint::Sink(sink) => sink.kind.fmt(f),
         }
     }
 }

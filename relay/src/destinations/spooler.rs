@@ -310,7 +310,9 @@ impl Spooler {
                 request = self.requests.recv() => match request? {
                     Request::Connected(lane, batches) => self.connected.push((lane, batches)),
                     Request::Disconnected(lane) => self.connected.retain(|(other, _)| *other != lane),
-                    Request::Resend(chunks) => self.queue.resend(chunks),
+                    Request::Resend(chunks) => {
+                        self.queue.resend(chunks);
+                    }
                     Request::Finish(moving, done) => {
                         self.queue.give_up(moving, super::queue::Loss::Shutdown);
                         if done.send(()).is_err() {

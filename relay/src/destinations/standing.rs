@@ -1,18 +1,21 @@
 //! How one destination stands at one moment: what metrics, `/destinations` and reports are made of.
 
+use std::io;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
 use super::link;
-use super::queue::{Figures, Loss, Queue};
+use super::queue::{Chunk, Figures, Loss, Queue};
 use super::sender::Described;
+use super::sink::DeadLetters;
 
 /// A destination of the snapshot in force.
 #[derive(Clone)]
 pub(crate) struct Known {
     pub(crate) settings: relay_engine::Destination,
     pub(crate) queue: Arc<Queue>,
+    pub(crate) dead_letters: Option<Arc<DeadLetters>>,
 }
 
 /// How a destination stands.
@@ -26,6 +29,8 @@ pub(crate) struct Standing {
     pub(crate) queue_bytes_max: u64,
     /// 0 where nothing is to wait on disk.
     pub(crate) spool_bytes_max: u64,
+    pub(crate) dead_letter_bytes: u64,
+    pub(crate) dead_letter_bytes_max: u64,
     id: Arc<str>,
     endpoint: String,
 }
@@ -55,6 +60,35 @@ impl State {
 }
 
 impl Known {
+    /// What the destination refused for good, as text; empty where nothing is kept.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub(crate) fn dead_letters(&self) -> io::Result<Vec<u8>> {
+        self.dead_letters
+            .as_ref()
+            .map_or(Ok(Vec::new()), |dead| dead.read())
+    }
+
+    /// Has what the destination refused for good sent again. Returns how many lines that are.
+    ///
+    /// # Errors
+    /// The file cannot be read or removed.
+    pub(crate) fn replay_dead_letters(&self) -> io::Result<u64> {
+        let Some(dead_letters) = &self.dead_letters else {
+            return Ok(0);
+        };
+        let mut replayed = 0;
+        dead_letters.empty(|lines| {
+            let chunk = Chunk::of(lines);
+            let lines = chunk.lines;
+            let is_taken = lines == 0 || self.queue.resend([chunk].into());
+            replayed = if is_taken { lines } else { 0 };
+            is_taken
+        })?;
+        Ok(replayed)
+    }
+
     pub(crate) fn standing(&self) -> Standing {
         let figures = self.queue.figures();
         let link = self.queue.links();
@@ -71,6 +105,8 @@ impl Known {
             link,
             queue_bytes_max: self.settings.queue.bytes_max as u64,
             spool_bytes_max: spool.map_or(0, |spool| spool.bytes_max),
+            dead_letter_bytes: self.dead_letters.as_ref().map_or(0, |dead| dead.bytes()),
+            dead_letter_bytes_max: self.settings.dead_letter_bytes_max,
             id: Arc::clone(&self.settings.id),
             endpoint: Described(&self.settings.endpoint).to_string(),
         }
@@ -113,6 +149,10 @@ impl Standing {
                 "maxBytes": self.spool_bytes_max,
                 "oldestSeconds": figures.spool.oldest_seconds,
             },
+            "deadLetters": {
+                "bytes": self.dead_letter_bytes,
+                "maxBytes": self.dead_letter_bytes_max,
+            },
             "connections": {
                 "wanted": figures.lanes,
                 "open": figures.connected,
@@ -127,6 +167,7 @@ impl Standing {
                 "recovered": figures.spool.recovered,
                 "resent": figures.resent,
                 "replayed": figures.spool.acknowledged,
+                "leftOut": figures.left_out,
                 "dropped": dropped.collect::<std::collections::BTreeMap<_, _>>(),
             },
         })

@@ -15,6 +15,7 @@ pub mod pickle;
 mod points;
 pub mod protobuf;
 pub mod proxy;
+pub mod remote_write;
 
 pub use compression::{Compression, Compressor, Decompressor};
 pub use points::Points;

@@ -5,6 +5,7 @@
 
 mod encode;
 mod fields;
+pub(crate) mod write;
 
 use crate::points::{Number, Point, Points, Span, Text};
 use fields::{Field, Fields};

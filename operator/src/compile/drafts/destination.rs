@@ -6,7 +6,8 @@ use crds::{Carbon, CarbonTransport, Destination, Encoding, Reason, ServiceRef, W
 use relay_proto as proto;
 use relay_proto::destination::Endpoint;
 
-use super::tls::Secrets;
+use super::secrets::Secrets;
+use super::sink;
 use crate::compile::Finding;
 use crate::inputs::{ENDPOINTS_MAX, Key, NoServers, Secret, SecretName, Service, ServiceName};
 
@@ -25,18 +26,29 @@ pub(super) fn message(
     references: &References<'_>,
 ) -> Result<proto::Destination, Finding> {
     let spec = &object.spec;
-    let endpoint = match (&spec.carbon, &spec.file) {
-        (Some(carbon), None) => Endpoint::Carbon(self::carbon(carbon, key, references)?),
-        (None, Some(file)) => Endpoint::File(proto::File {
-            path: file.path.clone(),
-        }),
-        (None, None) | (Some(_), Some(_)) => {
-            return Err(Finding::new(
-                Reason::UnsupportedValue,
-                "set exactly one endpoint: carbon or file",
-            ));
-        }
+    let secrets = Secrets {
+        all: references.secrets,
+        namespace: &key.namespace,
     };
+    let mut endpoints = Vec::new();
+    if let Some(carbon) = &spec.carbon {
+        endpoints.push(Endpoint::Carbon(self::carbon(
+            carbon, key, references, &secrets,
+        )?));
+    }
+    if let Some(file) = &spec.file {
+        endpoints.push(Endpoint::File(proto::File {
+            path: file.path.clone(),
+        }));
+    }
+    if let Some(to) = &spec.prometheus_remote_write {
+        endpoints.push(Endpoint::Sink(sink::remote_write(to, &secrets)?));
+    }
+    let endpoint = endpoints.pop().filter(|_| endpoints.is_empty());
+    let endpoint = endpoint.ok_or_else(|| {
+        let message = "set exactly one endpoint: carbon, file or prometheusRemoteWrite";
+        Finding::new(Reason::UnsupportedValue, message)
+    })?;
     let when_full = match spec.queue.when_full {
         WhenFull::Spool => proto::WhenFull::Spool,
         WhenFull::DropNewest => proto::WhenFull::DropNewest,
@@ -51,7 +63,6 @@ pub(super) fn message(
             bytes_max: spec.queue.max_bytes.bytes(),
             when_full: when_full.into(),
         }),
-        endpoint: Some(endpoint),
         spool: (spec.queue.when_full == WhenFull::Spool).then(|| proto::Spool {
             bytes_max: spec.spool.max_bytes.bytes(),
             age_max_ms: spec.spool.max_age.as_millis(),
@@ -63,6 +74,12 @@ pub(super) fn message(
             sync_interval_ms: spec.spool.sync.interval.as_millis(),
         }),
         resend_bytes_max: spec.resend.max_bytes.bytes(),
+        // Only these refuse lines.
+        dead_letter_bytes_max: match endpoint {
+            Endpoint::Sink(_) => spec.dead_letter.max_bytes.bytes(),
+            Endpoint::Carbon(_) | Endpoint::File(_) => 0,
+        },
+        endpoint: Some(endpoint),
     })
 }
 
@@ -70,6 +87,7 @@ fn carbon(
     carbon: &Carbon,
     key: &Key,
     references: &References<'_>,
+    secrets: &Secrets<'_>,
 ) -> Result<proto::Carbon, Finding> {
     let (address, members) = match (&carbon.address, &carbon.service) {
         (Some(address), None) => (address.clone(), None),
@@ -86,12 +104,9 @@ fn carbon(
             ));
         }
     };
-    let secrets = Secrets {
-        all: references.secrets,
-        namespace: &key.namespace,
-    };
     let tls = carbon.tls.as_ref();
-    let tls = tls.map(|tls| secrets.carbon(tls, &address)).transpose()?;
+    let tls = tls.map(|tls| secrets.client(tls, host(&address), "carbon.tls"));
+    let tls = tls.transpose()?;
     let servers = members.as_ref().map_or(1, |members| members.members.len());
     Ok(proto::Carbon {
         connect_timeout_ms: carbon.connect_timeout.as_millis(),
@@ -161,4 +176,12 @@ fn members(
     let members = servers.into_iter().take(ENDPOINTS_MAX);
     let members = members.map(|(name, address)| proto::Member { name, address });
     (members.collect(), too_many)
+}
+
+// The address is the loader's business; of one that is none, any part will do.
+fn host(address: &str) -> &str {
+    let host = address
+        .rsplit_once(':')
+        .map_or(address, |(host, _port)| host);
+    host.trim_matches(['[', ']'])
 }

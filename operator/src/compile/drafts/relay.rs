@@ -8,7 +8,7 @@ use crds::{
 };
 use relay_proto as proto;
 
-use super::tls::Secrets;
+use super::secrets::Secrets;
 use crate::compile::Finding;
 use crate::inputs::{Key, Secret, SecretName};
 

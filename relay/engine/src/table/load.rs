@@ -4,6 +4,7 @@ mod destinations;
 mod listeners;
 mod routes;
 mod rules;
+mod sinks;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

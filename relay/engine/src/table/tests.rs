@@ -113,7 +113,7 @@ fn addresses_are_host_and_port() {
         .ok()?;
         match table.destinations()[0].endpoint.clone() {
             Endpoint::Carbon { address, .. } => Some((address.host.clone(), address.to_string())),
-            Endpoint::File { .. } => None,
+            Endpoint::File { .. } | Endpoint::Sink(_) => None,
         }
     };
     for (address, host) in [
@@ -276,7 +276,7 @@ fn identity(certificate: &str, key: &str) -> Option<proto::Identity> {
     })
 }
 
-fn tls_destination(address: &str, tls: proto::CarbonTls) -> proto::Destination {
+fn tls_destination(address: &str, tls: proto::ClientTls) -> proto::Destination {
     let mut destination = carbon("a", address);
     if let Some(proto::destination::Endpoint::Carbon(carbon)) = &mut destination.endpoint {
         carbon.tls = Some(tls);
@@ -284,7 +284,7 @@ fn tls_destination(address: &str, tls: proto::CarbonTls) -> proto::Destination {
     destination
 }
 
-fn endpoint(address: &str, tls: proto::CarbonTls) -> Endpoint {
+fn endpoint(address: &str, tls: proto::ClientTls) -> Endpoint {
     let snapshot = Snapshot {
         schema: 1,
         destinations: vec![tls_destination(address, tls)],
@@ -304,7 +304,7 @@ fn what_tls_is_made_of_is_carried_and_never_shown() {
         }),
         ..listener("plain", 2003, 64)
     };
-    let tls = proto::CarbonTls {
+    let tls = proto::ClientTls {
         ca: "servers".into(),
         identity: identity("chain", "hush"),
         server_name: String::new(),
@@ -332,7 +332,7 @@ fn what_tls_is_made_of_is_carried_and_never_shown() {
     };
     assert_eq!(
         *tls,
-        Some(CarbonTls {
+        Some(ClientTls {
             ca: Some(b"servers".as_slice().into()),
             identity: Some(identity.clone()),
             server_name: "::1".into(),
@@ -351,13 +351,13 @@ fn what_tls_is_made_of_is_carried_and_never_shown() {
 
 #[test]
 fn renewed_certificates_leave_connections_alone_and_nothing_else_does() {
-    let tls = proto::CarbonTls {
+    let tls = proto::ClientTls {
         ca: "ca".into(),
         identity: identity("chain", "key"),
         server_name: "a".into(),
     };
     let before = endpoint("a:1", tls.clone());
-    let renewed = proto::CarbonTls {
+    let renewed = proto::ClientTls {
         ca: "other ca".into(),
         identity: identity("other chain", "other key"),
         ..tls.clone()
@@ -369,21 +369,21 @@ fn renewed_certificates_leave_connections_alone_and_nothing_else_does() {
         ("b:1", renewed.clone()),
         (
             "a:1",
-            proto::CarbonTls {
+            proto::ClientTls {
                 server_name: "b".into(),
                 ..tls.clone()
             },
         ),
         (
             "a:1",
-            proto::CarbonTls {
+            proto::ClientTls {
                 ca: Vec::new(),
                 ..tls.clone()
             },
         ),
         (
             "a:1",
-            proto::CarbonTls {
+            proto::ClientTls {
                 identity: None,
                 ..tls
             },

@@ -338,7 +338,10 @@ pub struct Destination {
     /// What is sent again after a connection broke, in bytes, beside what its kernel had not acknowledged.
     #[prost(uint64, tag = "7")]
     pub resend_bytes_max: u64,
-    #[prost(oneof = "destination::Endpoint", tags = "4, 5")]
+    /// What is kept of lines that the server will never take, in bytes.
+    #[prost(uint64, tag = "9")]
+    pub dead_letter_bytes_max: u64,
+    #[prost(oneof = "destination::Endpoint", tags = "4, 5, 8")]
     pub endpoint: ::core::option::Option<destination::Endpoint>,
 }
 /// Nested message and enum types in `Destination`.
@@ -349,6 +352,8 @@ pub mod destination {
         Carbon(super::Carbon),
         #[prost(message, tag = "5")]
         File(super::File),
+        #[prost(message, tag = "8")]
+        Sink(super::Sink),
     }
 }
 /// What waits for a destination in memory.
@@ -389,7 +394,7 @@ pub struct Carbon {
     pub write_timeout_ms: u64,
     /// Absent: the connection is not encrypted.
     #[prost(message, optional, tag = "4")]
-    pub tls: ::core::option::Option<CarbonTls>,
+    pub tls: ::core::option::Option<ClientTls>,
     /// A connection is closed and made anew at this age, in milliseconds. Zero: never.
     #[prost(uint64, tag = "5")]
     pub connection_age_max_ms: u64,
@@ -427,7 +432,7 @@ pub struct Member {
 }
 /// How a carbon server is spoken to over TLS.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct CarbonTls {
+pub struct ClientTls {
     /// PEM: the server's certificate must lead to one of these. Empty: to one that the relay's system trusts.
     #[prost(bytes = "vec", tag = "1")]
     pub ca: ::prost::alloc::vec::Vec<u8>,
@@ -444,6 +449,97 @@ pub struct File {
     /// Absolute. /dev/stdout is this process's standard output.
     #[prost(string, tag = "1")]
     pub path: ::prost::alloc::string::String,
+}
+/// A server that says what it took.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Sink {
+    /// At most 32; a series is always on one of them. Zero: one.
+    #[prost(uint32, tag = "1")]
+    pub connections: u32,
+    /// Lines in one batch. At least 1.
+    #[prost(uint32, tag = "2")]
+    pub batch_lines_max: u32,
+    /// How long a line waits for others that fill the batch, in milliseconds.
+    #[prost(uint64, tag = "3")]
+    pub batch_wait_ms: u64,
+    /// How long the server may take for one batch.
+    #[prost(uint64, tag = "4")]
+    pub timeout_ms: u64,
+    /// Absent: the connection is not encrypted, unless the server's address says that it is.
+    #[prost(message, optional, tag = "5")]
+    pub tls: ::core::option::Option<ClientTls>,
+    #[prost(oneof = "sink::Kind", tags = "6")]
+    pub kind: ::core::option::Option<sink::Kind>,
+}
+/// Nested message and enum types in `Sink`.
+pub mod sink {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(message, tag = "6")]
+        RemoteWrite(super::RemoteWrite),
+    }
+}
+/// What opens a door. Its Debug shows no content.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct Credential {
+    #[prost(bytes = "vec", tag = "1")]
+    pub value: ::prost::alloc::vec::Vec<u8>,
+    /// It is not here, and comes with a snapshot of the operator: what a relay keeps on disk is without it.
+    #[prost(bool, tag = "2")]
+    pub withheld: bool,
+}
+/// An HTTP header.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Header {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub value: ::prost::alloc::string::String,
+}
+/// Prometheus' remote-write protocol, version 1.0.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RemoteWrite {
+    #[prost(string, tag = "1")]
+    pub url: ::prost::alloc::string::String,
+    /// The value of the header of this name. Absent: there is none.
+    #[prost(message, optional, tag = "2")]
+    pub authorization: ::core::option::Option<Credential>,
+    /// Sorted by name.
+    #[prost(message, repeated, tag = "3")]
+    pub headers: ::prost::alloc::vec::Vec<Header>,
+    /// The first that matches holds.
+    #[prost(message, repeated, tag = "4")]
+    pub mappings: ::prost::alloc::vec::Vec<MappingRule>,
+    /// What no mapping matches is not sent.
+    #[prost(bool, tag = "5")]
+    pub strict_match: bool,
+}
+/// How names become names and labels.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct MappingRule {
+    #[prost(string, tag = "3")]
+    pub name: ::prost::alloc::string::String,
+    /// Sorted by name.
+    #[prost(message, repeated, tag = "4")]
+    pub labels: ::prost::alloc::vec::Vec<Header>,
+    /// What matches is not sent.
+    #[prost(bool, tag = "5")]
+    pub drop: bool,
+    #[prost(oneof = "mapping_rule::Match", tags = "1, 2")]
+    pub r#match: ::core::option::Option<mapping_rule::Match>,
+}
+/// Nested message and enum types in `MappingRule`.
+pub mod mapping_rule {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Match {
+        /// The whole name, where * is what is not a dot.
+        #[prost(string, tag = "1")]
+        Glob(::prost::alloc::string::String),
+        /// RE2, not anchored.
+        #[prost(string, tag = "2")]
+        Regex(::prost::alloc::string::String),
+    }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FromRelay {

@@ -2,16 +2,17 @@
 //! when the peer's kernel has what was written, and not just the session.
 
 use std::io::{self, IoSlice, Read, Write};
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
-use relay_engine::CarbonTls;
+use relay_engine::ClientTls;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, ProtocolVersion, RootCertStore};
+use rustls::{ClientConfig, ClientConnection, ProtocolVersion};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
-use tracing::warn;
+
+use crate::destinations::tls::{self, Fault};
 
 /// How long a server may take to say that it takes us. Most do at once; those that give no tickets never do.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(1);
@@ -22,15 +23,6 @@ pub(super) struct Settings {
     server_name: ServerName<'static>,
 }
 
-/// Something in a destination's settings that TLS cannot run on.
-#[derive(Debug, thiserror::Error)]
-#[error("{field}: {message}")]
-pub(crate) struct Fault {
-    /// Where in the Destination's spec.
-    pub(crate) field: &'static str,
-    pub(crate) message: String,
-}
-
 /// A session that has begun.
 pub(super) struct Session {
     tls: ClientConnection,
@@ -38,57 +30,16 @@ pub(super) struct Session {
     pending: usize,
 }
 
-/// Checks what can be checked without a server.
-pub(crate) fn check(tls: &CarbonTls) -> Result<(), Fault> {
-    Settings::of(tls).map(drop)
-}
-
 impl Settings {
-    pub(super) fn of(tls: &CarbonTls) -> Result<Self, Fault> {
-        let authorities = match &tls.ca {
-            Some(ca) => relay_tls::authorities(ca.as_bytes())
-                .map(Arc::new)
-                .map_err(|error| Fault::new("carbon.tls.ca", error))?,
-            None => Arc::clone(&SYSTEM_AUTHORITIES),
-        };
-        let identity = tls.identity.as_ref().map(|identity| {
-            relay_tls::identity(identity.certificate.as_bytes(), identity.key.as_bytes())
-        });
-        let identity = identity
-            .transpose()
-            .map_err(|error| Fault::new("carbon.tls.certificate", error))?;
+    pub(super) fn of(tls: &ClientTls) -> Result<Self, Fault> {
         let server_name = relay_tls::server_name(&tls.server_name)
-            .map_err(|error| Fault::new("carbon.tls.serverName", error))?;
+            .map_err(|error| Fault::new("serverName", error))?;
         Ok(Self {
-            config: relay_tls::connector(authorities, identity),
+            config: tls::client(Some(tls))?,
             server_name,
         })
     }
 }
-
-impl Fault {
-    fn new(field: &'static str, error: impl std::error::Error) -> Self {
-        let message = error.to_string();
-        Self { field, message }
-    }
-}
-
-impl From<Fault> for io::Error {
-    fn from(fault: Fault) -> Self {
-        Self::new(io::ErrorKind::InvalidInput, fault)
-    }
-}
-
-// Read once. Without any, no server is trusted whose Destination names no CA.
-static SYSTEM_AUTHORITIES: LazyLock<Arc<RootCertStore>> = LazyLock::new(|| {
-    let found = rustls_native_certs::load_native_certs();
-    let mut authorities = RootCertStore::empty();
-    authorities.add_parsable_certificates(found.certs);
-    if authorities.is_empty() {
-        warn!(errors = ?found.errors, "this system trusts no CA: Destinations must name theirs in carbon.tls.ca");
-    }
-    Arc::new(authorities)
-});
 
 impl Session {
     /// Shakes hands.

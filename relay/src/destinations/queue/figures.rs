@@ -15,6 +15,10 @@ pub(crate) struct Figures {
     pub(crate) bytes_replayed: u64,
     /// Lines dropped, by [`Loss`].
     pub(crate) dropped: [u64; Loss::ALL.len()],
+    /// Lines from the spool that the destination refused for good, and that the spool counts as handed over.
+    pub(crate) refused_from_spool: u64,
+    /// Lines that were handed over, and that the destination's settings leave out of what its server gets.
+    pub(crate) left_out: u64,
     /// Lines that wait, those with senders included.
     pub(crate) queue_lines: u64,
     /// Their bytes.
@@ -34,7 +38,7 @@ pub(crate) struct Figures {
 impl Figures {
     /// Lines whose bytes were handed over.
     pub(crate) fn sent(&self) -> u64 {
-        self.sent_from_memory + self.spool.acknowledged
+        self.sent_from_memory + self.spool.acknowledged - self.refused_from_spool
     }
 
     /// Lines that were lost because the relay stopped.
@@ -55,18 +59,26 @@ pub(crate) enum Loss {
     QueueFull,
     /// The destination was removed, and what waited for it could not be handed over in time.
     Removed,
+    /// The destination will never take it.
+    Rejected,
     /// The relay stopped, and what waited could not be handed over in time.
     Shutdown,
 }
 
 impl Loss {
-    pub(crate) const ALL: [Self; 3] = [Self::QueueFull, Self::Removed, Self::Shutdown];
+    pub(crate) const ALL: [Self; 4] = [
+        Self::QueueFull,
+        Self::Removed,
+        Self::Rejected,
+        Self::Shutdown,
+    ];
 
     /// The loss as a metric label.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::QueueFull => "queue_full",
             Self::Removed => "removed",
+            Self::Rejected => "rejected",
             Self::Shutdown => "shutdown",
         }
     }

@@ -129,10 +129,11 @@ impl Lane {
         }
     }
 
-    /// Counts lines that were taken as handed over.
-    pub(crate) fn sent(&self, bytes: usize, lines: u64) {
+    /// Counts lines that were taken as handed over, but for those that were refused for good.
+    pub(crate) fn sent(&self, bytes: usize, lines: u64, refused: u64) {
         let mut state = self.queue.lock();
-        state.figures.sent_from_memory += lines;
+        state.figures.sent_from_memory += lines - refused;
+        state.figures.dropped[Loss::Rejected as usize] += refused;
         state.figures.bytes_sent += bytes as u64;
         state.figures.queue_lines -= lines;
         state.release(self.number, bytes);
@@ -140,11 +141,19 @@ impl Lane {
         self.queue.emptied.notify_waiters();
     }
 
-    /// Counts bytes from the spool as handed over; the spool counts their lines.
-    pub(crate) fn replayed(&self, bytes: usize) {
+    /// Counts bytes from the spool as handed over; the spool counts their lines, those that were refused for good included.
+    pub(crate) fn replayed(&self, bytes: usize, refused: u64) {
         let mut state = self.queue.lock();
+        state.refused += refused;
         state.figures.bytes_sent += bytes as u64;
         state.figures.bytes_replayed += bytes as u64;
+    }
+
+    /// Counts lines that the destination's settings leave out of what its server gets.
+    pub(crate) fn leave_out(&self, lines: u64) {
+        if lines > 0 {
+            self.queue.lock().figures.left_out += lines;
+        }
     }
 
     /// Takes back chunks that were not handed over, to be the first again.

@@ -18,7 +18,7 @@ impl Lane {
 }
 
 fn figures(offered: u64, sent: u64, full: u64, lines: u64, bytes: u64) -> Figures {
-    let dropped = [full, 0, 0];
+    let dropped = [full, 0, 0, 0];
     Figures {
         offered,
         sent_from_memory: sent,
@@ -38,7 +38,7 @@ async fn take_all(lane: &Lane) -> String {
     assert!(lane.take(&mut taken, usize::MAX).await);
     let mut text = Vec::new();
     for chunk in taken {
-        lane.sent(chunk.bytes.len(), chunk.lines);
+        lane.sent(chunk.bytes.len(), chunk.lines, 0);
         text.extend_from_slice(&chunk.bytes);
     }
     String::from_utf8(text).unwrap()
@@ -74,7 +74,7 @@ async fn lines_with_the_sender_still_count_as_queued() {
     assert_eq!(
         lane.figures(),
         Figures {
-            dropped: [1, 0, 2],
+            dropped: [1, 0, 0, 2],
             ..figures(3, 0, 1, 0, 0)
         }
     );
@@ -164,7 +164,7 @@ async fn lines_that_are_sent_again_come_first_and_are_counted() {
     assert_eq!(lane.push(b"a 1 1\nb 1 1\n", 2), 0);
     let mut taken = VecDeque::new();
     assert!(lane.take(&mut taken, usize::MAX).await);
-    lane.sent(12, 2);
+    lane.sent(12, 2, 0);
     assert_eq!(lane.push(b"c 1 1\n", 1), 0);
     lane.resend(taken);
     let before = lane.figures();

@@ -206,13 +206,18 @@ fn connected(name: &str) -> Connected {
         lanes: Vec::new(),
         queue,
         spool: None,
+        dead_letter_bytes_max: 0,
         resend_bytes_max: 0,
         connection_age_max: None,
     };
     let queue = Arc::new(Queue::new(queue));
     let lane = queue.add_lane();
     lane.set_connected(true);
-    let known = Known { settings, queue };
+    let known = Known {
+        settings,
+        queue,
+        dead_letters: None,
+    };
     Connected { known, lane }
 }
 

@@ -11,13 +11,14 @@ use relay_proto as proto;
 use super::{Key, Loader, identity, pem};
 use crate::lane::{DestinationIndex, Lane, LaneKey, Lanes};
 use crate::table::{
-    Address, CarbonForm, CarbonTls, Destination, Endpoint, Format, Queue, Spool, WhenFull,
+    Address, CarbonForm, ClientTls, Destination, Endpoint, Format, Queue, Spool, WhenFull,
 };
 
 const SPOOL_BYTES_MIN: u64 = 1 << 20;
 const SYNC_INTERVALS: RangeInclusive<Duration> =
     Duration::from_millis(10)..=Duration::from_secs(60);
 const RESEND_BYTES_MAX: u64 = 256 << 20;
+const DEAD_LETTER_BYTES_MAX: u64 = 10 << 30;
 
 /// What keeps the memory of a relay bounded: every lane has a queue's share, and what is sent again.
 const CONNECTIONS_MAX: u32 = 32;
@@ -67,6 +68,7 @@ impl Loader {
                 queue,
                 spool: self.spool(destination, queue.when_full),
                 resend_bytes_max: self.resend(destination.resend_bytes_max),
+                dead_letter_bytes_max: self.dead_letter(destination.dead_letter_bytes_max),
                 connection_age_max: connection_age_max(destination.endpoint.as_ref()),
             });
         }
@@ -87,18 +89,24 @@ impl Loader {
             endpoint,
         };
         let nameless = Arc::from("");
-        let Some(proto::destination::Endpoint::Carbon(carbon)) = message else {
-            return vec![lane(&nameless, 0, Some(endpoint.clone()))];
+        let (field, connections, members) = match message {
+            Some(proto::destination::Endpoint::Carbon(carbon)) => {
+                ("carbon", carbon.connections, carbon.members.as_ref())
+            }
+            Some(proto::destination::Endpoint::Sink(sink)) => ("spec", sink.connections, None),
+            Some(proto::destination::Endpoint::File(_)) | None => ("spec", 1, None),
         };
-        let connections = carbon.connections.max(1);
+        let connections = connections.max(1);
         if connections > CONNECTIONS_MAX {
             let message = format!("{connections} are too many: use at most {CONNECTIONS_MAX}");
-            self.unsupported("carbon.connections", message);
+            self.unsupported(format!("{field}.connections"), message);
         }
         let connections = 0..connections.min(CONNECTIONS_MAX);
-        let Some(proto::Members { members }) = &carbon.members else {
+        let Some(proto::Members { members }) = members else {
+            let is_withheld = message.is_some_and(proto::destination::Endpoint::is_withheld);
+            let server = (!is_withheld).then_some(endpoint);
             return connections
-                .map(|number| lane(&nameless, number, Some(endpoint.clone())))
+                .map(|number| lane(&nameless, number, server.cloned()))
                 .collect();
         };
         let mut lanes = Vec::new();
@@ -199,6 +207,14 @@ impl Loader {
         bytes_max.min(RESEND_BYTES_MAX) as usize
     }
 
+    fn dead_letter(&mut self, bytes_max: u64) -> u64 {
+        if bytes_max > DEAD_LETTER_BYTES_MAX {
+            let message = format!("{bytes_max} bytes are too many: use at most 10Gi");
+            self.unsupported("deadLetter.maxBytes", message);
+        }
+        bytes_max.min(DEAD_LETTER_BYTES_MAX)
+    }
+
     fn endpoint(&mut self, endpoint: Option<&proto::destination::Endpoint>) -> Endpoint {
         match endpoint {
             Some(proto::destination::Endpoint::Carbon(carbon)) => {
@@ -207,7 +223,7 @@ impl Loader {
                     connect_timeout: self
                         .timeout("carbon.connectTimeout", carbon.connect_timeout_ms),
                     write_timeout: self.timeout("carbon.writeTimeout", carbon.write_timeout_ms),
-                    tls: carbon.tls.as_ref().map(|tls| carbon_tls(tls, &address)),
+                    tls: carbon.tls.as_ref().map(|tls| client_tls(tls, &address)),
                     form: self.carbon_form(carbon),
                     address,
                 }
@@ -221,10 +237,17 @@ impl Loader {
                 }
                 Endpoint::File { path }
             }
+            Some(proto::destination::Endpoint::Sink(sink)) => match self.sink(sink) {
+                Some(sink) => Endpoint::Sink(sink),
+                // That was said.
+                None => Endpoint::File {
+                    path: PathBuf::new(),
+                },
+            },
             None => {
                 self.unsupported(
                     "spec",
-                    "no endpoint that this release knows: set carbon or file",
+                    "no endpoint that this release knows: set another one, or upgrade the Relay's image",
                 );
                 Endpoint::File {
                     path: PathBuf::new(),
@@ -268,7 +291,7 @@ impl Loader {
         }
     }
 
-    fn address(&mut self, field: &str, text: &str) -> Address {
+    pub(super) fn address(&mut self, field: &str, text: &str) -> Address {
         let parsed = text.rsplit_once(':').and_then(|(host, port)| {
             let bracketed = host
                 .strip_prefix('[')
@@ -294,7 +317,7 @@ impl Loader {
         })
     }
 
-    fn timeout(&mut self, field: &str, ms: u64) -> Duration {
+    pub(super) fn timeout(&mut self, field: &str, ms: u64) -> Duration {
         if ms == 0 {
             self.unsupported(field, "0s leaves no time at all: use 1ms or more");
         }
@@ -309,12 +332,12 @@ fn connection_age_max(endpoint: Option<&proto::destination::Endpoint>) -> Option
             0 => None,
             ms => Some(Duration::from_millis(ms)),
         },
-        proto::destination::Endpoint::File(_) => None,
+        proto::destination::Endpoint::Sink(_) | proto::destination::Endpoint::File(_) => None,
     }
 }
 
-fn carbon_tls(tls: &proto::CarbonTls, address: &Address) -> CarbonTls {
-    CarbonTls {
+pub(super) fn client_tls(tls: &proto::ClientTls, address: &Address) -> ClientTls {
+    ClientTls {
         ca: pem(&tls.ca),
         identity: tls.identity.as_ref().map(identity),
         server_name: match tls.server_name.as_str() {

@@ -1,13 +1,15 @@
-//! References to Secrets → certificates and keys, checked as a relay would.
+//! References to Secrets → certificates, keys and credentials, checked as a relay would.
 
 use std::collections::BTreeMap;
 
-use crds::{CarbonTls, ListenerTls, Reason, SecretRef};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use crds::{ClientTls, HttpAuth, ListenerTls, Reason, SecretRef};
 use relay_proto as proto;
 use relay_tls::{CA, CERTIFICATE, KEY};
 
 use crate::compile::Finding;
-use crate::inputs::{Secret, SecretName};
+use crate::inputs::{PASSWORD, Secret, SecretName, TOKEN, USERNAME};
 
 /// The Secrets that an object may refer to.
 pub(super) struct Secrets<'a> {
@@ -30,29 +32,73 @@ impl Secrets<'_> {
         })
     }
 
-    pub(super) fn carbon(
+    /// `field` is where the TLS of a connection to `host` is said.
+    pub(super) fn client(
         &self,
-        tls: &CarbonTls,
-        address: &str,
-    ) -> Result<proto::CarbonTls, Finding> {
+        tls: &ClientTls,
+        host: &str,
+        field: &str,
+    ) -> Result<proto::ClientTls, Finding> {
         let ca = tls.ca.as_ref();
-        let ca = ca.map(|ca| self.authorities(ca, "carbon.tls.ca.name"));
+        let ca = ca.map(|ca| self.authorities(ca, &format!("{field}.ca.name")));
         let identity = tls.certificate.as_ref();
         let identity =
-            identity.map(|identity| self.identity(identity, "carbon.tls.certificate.name"));
+            identity.map(|identity| self.identity(identity, &format!("{field}.certificate.name")));
         let server_name = tls.server_name.as_deref();
-        relay_tls::server_name(server_name.unwrap_or_else(|| host(address))).map_err(|error| {
+        relay_tls::server_name(server_name.unwrap_or(host)).map_err(|error| {
             Finding::at(
-                "carbon.tls.serverName",
+                format!("{field}.serverName"),
                 Reason::UnsupportedValue,
                 format!("{error}: name the server as its certificate does"),
             )
         })?;
-        Ok(proto::CarbonTls {
+        Ok(proto::ClientTls {
             ca: ca.transpose()?.unwrap_or_default(),
             identity: identity.transpose()?,
             server_name: server_name.unwrap_or_default().to_owned(),
         })
+    }
+
+    /// What goes into the header Authorization. `field` is where it is said.
+    pub(super) fn authorization(
+        &self,
+        auth: &HttpAuth,
+        field: &str,
+    ) -> Result<proto::Credential, Finding> {
+        let (reference, at, value) = match (&auth.basic, &auth.bearer) {
+            (Some(basic), None) => {
+                let at = format!("{field}.basic.name");
+                let pair = [
+                    self.text(basic, USERNAME, &at)?,
+                    self.text(basic, PASSWORD, &at)?,
+                ];
+                (
+                    basic,
+                    at,
+                    format!("Basic {}", BASE64_STANDARD.encode(pair.join(":"))),
+                )
+            }
+            (None, Some(bearer)) => {
+                let at = format!("{field}.bearer.name");
+                let token = self.text(bearer, TOKEN, &at)?;
+                (bearer, at, format!("Bearer {}", token.trim()))
+            }
+            (None, None) | (Some(_), Some(_)) => {
+                let message = "set exactly one of basic and bearer";
+                return Err(Finding::at(field, Reason::UnsupportedValue, message));
+            }
+        };
+        if !value.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+            let fault = "what is in it cannot be in an HTTP header: use printable ASCII";
+            return Err(self.invalid(reference, &at, fault));
+        }
+        Ok(credential(value.into_bytes()))
+    }
+
+    fn text(&self, reference: &SecretRef, key: &str, field: &str) -> Result<&str, Finding> {
+        let entry = self.entry(reference, key, field)?;
+        str::from_utf8(entry)
+            .map_err(|_| self.invalid(reference, field, &format!("{key} is not text")))
     }
 
     fn identity(&self, reference: &SecretRef, field: &str) -> Result<proto::Identity, Finding> {
@@ -97,10 +143,9 @@ impl Secrets<'_> {
     }
 }
 
-// The address is the loader's business; of one that is none, any part will do.
-fn host(address: &str) -> &str {
-    let host = address
-        .rsplit_once(':')
-        .map_or(address, |(host, _port)| host);
-    host.trim_matches(['[', ']'])
+fn credential(value: Vec<u8>) -> proto::Credential {
+    proto::Credential {
+        value,
+        withheld: false,
+    }
 }

@@ -1,0 +1,145 @@
+//! Endpoints that say what they took: what they have in common, and each of them.
+
+use std::collections::BTreeMap;
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{Duration, SecretRef};
+
+/// How lines are put together before they are handed over: one batch is under way on each connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Batch {
+    /// Lines in one batch, at most.
+    #[schemars(range(min = 1, max = 50_000))]
+    pub max_lines: i32,
+    /// How long a line waits for others that fill the batch, up to 1m.
+    pub wait: Duration,
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self {
+            max_lines: 5000,
+            wait: Duration::from_millis(500),
+        }
+    }
+}
+
+pub(crate) fn default_sink_connections() -> i32 {
+    4
+}
+
+pub(crate) fn default_sink_timeout() -> Duration {
+    Duration::from_secs(30)
+}
+
+/// Who the relay says that it is, to a server that speaks HTTP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("[has(self.basic), has(self.bearer)].exists_one(set, set)")
+    .message("set exactly one of basic and bearer"))]
+pub struct HttpAuth {
+    /// The Secret with username and password, as in type kubernetes.io/basic-auth.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub basic: Option<SecretRef>,
+    /// The Secret with a token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bearer: Option<SecretRef>,
+}
+
+/// How a server is spoken to over https, TLS 1.2 or 1.3. Its certificate must be for the host in the URL.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HttpTls {
+    /// The Secret with the CAs, in ca.crt, one of which must have signed the server's certificate. Default: those that the
+    /// relay's system trusts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca: Option<SecretRef>,
+    /// The Secret with what the relay shows of itself to a server that asks: tls.crt and tls.key, as in type
+    /// kubernetes.io/tls. Default: nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<SecretRef>,
+}
+
+/// A server that takes Prometheus' remote-write protocol, version 1.0.
+///
+/// A series becomes one of Prometheus: every byte of its name that has no place in a metric's name becomes _, and so becomes
+/// servers.web1.cpu;dc=ams the metric servers_web1_cpu with the label dc=ams. Mappings say it otherwise.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PrometheusRemoteWrite {
+    /// Where samples are posted to: https://prometheus.example.com/api/v1/write.
+    #[schemars(length(max = 2048), regex(pattern = r"^https?://[^/?#\s]+[^#\s]*$"))]
+    pub url: String,
+    /// With https: how the server is spoken to. Default: its certificate must lead to a CA that the relay's system trusts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<HttpTls>,
+    /// Who the relay says that it is. Default: nobody.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auth: Option<HttpAuth>,
+    /// Further headers, such as X-Scope-OrgID. Not for secrets.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 32), inner(length(max = 1024)))]
+    pub headers: BTreeMap<String, String>,
+    /// How names become names and labels: the first rule that matches holds. Default, and where none does: as said above.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1024))]
+    pub mappings: Vec<MappingRule>,
+    /// True: what no mapping matches is not sent, and counted as rejected.
+    #[serde(default)]
+    pub strict_match: bool,
+    /// How lines are put together.
+    #[serde(default)]
+    pub batch: Batch,
+    /// Connections, 1 to 32; a series is always on one of them, so its samples are in order.
+    #[serde(default = "default_sink_connections")]
+    #[schemars(range(min = 1, max = 32))]
+    pub connections: i32,
+    /// How long the server may take for one batch.
+    #[serde(default = "default_sink_timeout")]
+    pub timeout: Duration,
+}
+
+/// How names become names and labels, in graphite_exporter's dialect. The part of a name before its tags is what is matched;
+/// tags become labels in any case.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MappingRule {
+    /// With matchType Glob: the whole name, where * is one node or a part of it. With Regex: an expression of RE2.
+    #[serde(rename = "match")]
+    #[schemars(length(min = 1, max = 4096))]
+    pub r#match: String,
+    /// What match is.
+    #[serde(default)]
+    pub match_type: MatchType,
+    /// The metric's name: $1 or ${1} is what the first * or group matched. Not with action Drop.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 4096))]
+    pub name: String,
+    /// Labels and their values, in which groups stand as in name. They win over tags.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 64), inner(length(max = 4096)))]
+    pub labels: BTreeMap<String, String>,
+    /// Drop: what matches is not sent, and counted as rejected.
+    #[serde(default)]
+    pub action: MappingAction,
+}
+
+/// What a mapping's match is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum MatchType {
+    #[default]
+    Glob,
+    Regex,
+}
+
+/// What becomes of what a mapping matches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum MappingAction {
+    #[default]
+    Map,
+    Drop,
+}

@@ -1,0 +1,212 @@
+//! Servers that say what they took.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use relay_proto::{self as proto, Message as _};
+
+use super::destinations::client_tls;
+use super::{LoadErrorKind, Loader};
+use crate::expression::Finder;
+use crate::mapping::{Mapping, Output, Rule};
+use crate::table::{Address, Batch, RemoteWrite, Sink, SinkKind};
+use crate::template::Template;
+
+/// What keeps the memory for a batch bounded.
+const BATCH_LINES_MAX: u32 = 50_000;
+const BATCH_WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// Names of labels that have a meaning of their own.
+const RESERVED: &str = "__";
+
+impl Loader {
+    /// `None` after an error.
+    pub(super) fn sink(&mut self, sink: &proto::Sink) -> Option<Arc<Sink>> {
+        let (host, kind) = match &sink.kind {
+            Some(proto::sink::Kind::RemoteWrite(to)) => {
+                let host = self.url_host("prometheusRemoteWrite.url", &to.url);
+                (host, self.remote_write(to))
+            }
+            None => {
+                let message = "no endpoint that this release knows: set another one, or upgrade the Relay's image";
+                return self.refuse("spec", message);
+            }
+        };
+        let field = kind.field();
+        let lines_max = sink.batch_lines_max;
+        if !(1..=BATCH_LINES_MAX).contains(&lines_max) {
+            let message = format!("{lines_max} is out of range: use 1 to {BATCH_LINES_MAX}");
+            self.unsupported(format!("{field}.batch.maxLines"), message);
+        }
+        let wait = Duration::from_millis(sink.batch_wait_ms);
+        if wait > BATCH_WAIT_MAX {
+            let message = format!("{wait:?} is too long: use 1m or less");
+            self.unsupported(format!("{field}.batch.wait"), message);
+        }
+        Some(Arc::new(Sink {
+            kind,
+            batch: Batch {
+                lines_max: lines_max as usize,
+                wait,
+            },
+            timeout: self.timeout(&format!("{field}.timeout"), sink.timeout_ms),
+            tls: sink.tls.as_ref().map(|tls| client_tls(tls, &host)),
+        }))
+    }
+
+    fn remote_write(&mut self, to: &proto::RemoteWrite) -> SinkKind {
+        let mapping = self.mapping(to);
+        let headers = to.headers.iter();
+        let authorization = to.authorization.as_ref();
+        SinkKind::RemoteWrite(RemoteWrite {
+            url: to.url.clone(),
+            authorization: authorization.map(|credential| credential.value.as_slice().into()),
+            headers: headers
+                .map(|header| (header.name.clone(), header.value.clone()))
+                .collect(),
+            mapping,
+        })
+    }
+
+    fn mapping(&mut self, to: &proto::RemoteWrite) -> Mapping {
+        let mut rules = Vec::with_capacity(to.mappings.len());
+        let mut source = vec![u8::from(to.strict_match)];
+        for (index, rule) in to.mappings.iter().enumerate() {
+            rules.extend(
+                self.mapping_rule(rule, &format!("prometheusRemoteWrite.mappings[{index}]")),
+            );
+            source.extend(rule.encode_length_delimited_to_vec());
+        }
+        Mapping::new(rules, to.strict_match, &source)
+    }
+
+    fn mapping_rule(&mut self, rule: &proto::MappingRule, field: &str) -> Option<Rule> {
+        use proto::mapping_rule::Match;
+        let (regex, is_glob) = match &rule.r#match {
+            Some(Match::Glob(glob)) => (glob_regex(glob), true),
+            Some(Match::Regex(regex)) => (regex.clone(), false),
+            None => {
+                let message =
+                    "there is nothing to match that this release knows: write a glob or a regex";
+                return self.refuse(format!("{field}.match"), message);
+            }
+        };
+        let regex = match Finder::new(&regex) {
+            Ok(regex) => regex,
+            Err(message) => return self.invalid_pattern(format!("{field}.match"), message),
+        };
+        if rule.drop {
+            return Some(Rule {
+                regex,
+                output: None,
+            });
+        }
+        if rule.name.is_empty() {
+            let message = "it is empty: name the metric, or set action: Drop";
+            return self.refuse(format!("{field}.name"), message);
+        }
+        let mut labels = Vec::with_capacity(rule.labels.len());
+        for proto::Header { name, value } in &rule.labels {
+            let at = format!("{field}.labels[{name}]");
+            let is_first = |c: char| c.is_ascii_alphabetic() || c == '_';
+            let is_legal = name.starts_with(is_first)
+                && name.chars().all(|c| is_first(c) || c.is_ascii_digit())
+                && !name.starts_with(RESERVED);
+            if !is_legal {
+                let message = "not a label: use letters, digits and _, no digit first and not __";
+                return self.refuse(at, message);
+            }
+            let value = self.template(value, &regex, is_glob, at)?;
+            labels.push((name.as_bytes().into(), value));
+        }
+        let name = self.template(&rule.name, &regex, is_glob, format!("{field}.name"))?;
+        Some(Rule {
+            output: Some(Output { name, labels }),
+            regex,
+        })
+    }
+
+    // With a glob, groups are numbers and end where these do.
+    fn template(
+        &mut self,
+        text: &str,
+        regex: &Finder,
+        is_glob: bool,
+        field: String,
+    ) -> Option<Template> {
+        let braced;
+        let text = match is_glob {
+            true => {
+                braced = braced_numbers(text);
+                &braced
+            }
+            false => text,
+        };
+        match Template::parse(text, regex, None) {
+            Ok(template) => Some(template),
+            Err(message) => {
+                self.error(field, LoadErrorKind::InvalidPattern, message);
+                None
+            }
+        }
+    }
+
+    // The host of a URL, as far as TLS wants to know.
+    fn url_host(&mut self, field: &str, url: &str) -> Address {
+        let rest = url
+            .strip_prefix("https://")
+            .or_else(|| url.strip_prefix("http://"));
+        let authority = rest.map(|rest| rest.split(['/', '?', '#']).next().unwrap_or_default());
+        let authority =
+            authority.filter(|authority| !authority.is_empty() && !authority.contains('@'));
+        let Some(authority) = authority else {
+            let message =
+                format!("'{url}' is not a URL: write http://host/path or https://host/path");
+            self.unsupported(field, message);
+            return Address {
+                host: String::new(),
+                port: 0,
+            };
+        };
+        let has_port = authority
+            .rsplit_once(':')
+            .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+        let port = if url.starts_with("https") { 443 } else { 80 };
+        match has_port {
+            true => self.address(field, authority),
+            false => self.address(field, &format!("{authority}:{port}")),
+        }
+    }
+}
+
+fn glob_regex(glob: &str) -> String {
+    let parts: Vec<String> = glob.split('*').map(regex_syntax::escape).collect();
+    format!("^{}$", parts.join("([^.]*)"))
+}
+
+// $1 → ${1}
+fn braced_numbers(text: &str) -> String {
+    let mut braced = String::with_capacity(text.len() + 8);
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('$') {
+        braced += before;
+        let digits = after
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(after.len());
+        match (digits, after.strip_prefix('$')) {
+            (_, Some(after)) => {
+                braced += "$$";
+                rest = after;
+            }
+            (0, None) => {
+                braced.push('$');
+                rest = after;
+            }
+            (_, None) => {
+                braced += &format!("${{{}}}", &after[..digits]);
+                rest = &after[digits..];
+            }
+        }
+    }
+    braced + rest
+}

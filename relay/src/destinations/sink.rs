@@ -1,0 +1,224 @@
+//! Servers that say what they took: lines are handed over in batches, one at a time on each connection, and count as sent
+//! when the server has said so.
+//!
+//! ```text
+//! chunks in hand ─▶ batch ─▶ server ─┬─ taken: the next one
+//!                     ▲              ├─ later: wait, and the same lines again
+//!                     │              ├─ stopped: the same, but seldom, until somebody changes something
+//!                     └── halves ◀───┴─ never: which lines are at fault? These go to the dead letters
+//! ```
+
+mod dead_letters;
+mod http;
+mod remote_write;
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use relay_engine::{Sink, SinkKind};
+use tokio::time::Instant;
+use tracing::warn;
+
+pub(crate) use dead_letters::DeadLetters;
+
+use super::queue::Lane;
+use super::sender::InHand;
+
+/// A batch takes no more lines when it has this many bytes.
+const BATCH_BYTES_MAX: usize = 4 << 20;
+
+/// How often a server is asked, at most, to find out which lines of a batch are at fault.
+const ASKED_MAX: usize = 64;
+
+/// How long it is until a server that has stopped taking lines is asked again.
+const STOPPED_WAIT: Duration = Duration::from_secs(60);
+
+/// A connection to a server that says what it took.
+pub(crate) struct Connection {
+    server: Server,
+    settings: Arc<Sink>,
+    dead_letters: Option<Arc<DeadLetters>>,
+    // Lines that are handed over together.
+    batch: Vec<u8>,
+    // When the first line came that is not in a batch yet.
+    waits_since: Option<Instant>,
+}
+
+enum Server {
+    RemoteWrite(Box<remote_write::Client>),
+}
+
+/// Why lines were not taken.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// The server cannot take them now.
+    Later {
+        error: io::Error,
+        /// How long it wants to be left alone, if it said so.
+        after: Option<Duration>,
+    },
+    /// It will take nothing until somebody changes something, here or there.
+    Stopped(String),
+    /// It will never take these.
+    Never(String),
+}
+
+/// What became of lines that were taken.
+#[derive(Clone, Copy, Debug, Default)]
+struct Taken {
+    /// Lines that the destination's settings leave out.
+    left_out: u64,
+}
+
+impl Connection {
+    /// Finds out whether the server is there.
+    pub(crate) async fn open(
+        settings: &Arc<Sink>,
+        dead_letters: Option<Arc<DeadLetters>>,
+    ) -> io::Result<Self> {
+        let server = match &settings.kind {
+            SinkKind::RemoteWrite(to) => {
+                Server::RemoteWrite(Box::new(remote_write::Client::open(to, settings).await?))
+            }
+        };
+        Ok(Self {
+            server,
+            settings: Arc::clone(settings),
+            dead_letters,
+            batch: Vec::new(),
+            waits_since: None,
+        })
+    }
+
+    /// Until when what is in hand waits for more; `None`: it goes now.
+    pub(crate) fn waits_until(&mut self, in_hand: &InHand) -> Option<Instant> {
+        let since = *self.waits_since.get_or_insert_with(Instant::now);
+        let until = since + self.settings.batch.wait;
+        let is_due = in_hand.lines() >= self.settings.batch.lines_max as u64
+            || in_hand.bytes() >= BATCH_BYTES_MAX
+            || until <= Instant::now();
+        (!is_due).then_some(until)
+    }
+
+    /// Hands over as much of what is in hand as fits in a batch. It is sent when this resolves, or what of it is not taken is
+    /// among the dead letters. If it is cut short, the server may have the lines and get them again.
+    pub(crate) async fn write(&mut self, in_hand: &mut InHand, lane: &Lane) -> Result<(), Refusal> {
+        self.batch.clear();
+        in_hand.copy_lines(
+            self.settings.batch.lines_max,
+            BATCH_BYTES_MAX,
+            &mut self.batch,
+        );
+        let mut asked = 0;
+        // What has yet to be handed over, the first part last.
+        let mut parts = vec![(0, self.batch.len())];
+        while let Some((begin, end)) = parts.pop() {
+            let lines = &self.batch[begin..end];
+            asked += 1;
+            match self.server.send(lines).await {
+                Ok(Taken { left_out }) => {
+                    lane.leave_out(left_out);
+                    in_hand.advance(lines.len(), lane);
+                }
+                Err(Refusal::Never(why)) => match middle(lines).filter(|_| asked < ASKED_MAX) {
+                    Some(middle) => {
+                        parts.push((begin + middle, end));
+                        parts.push((begin, begin + middle));
+                    }
+                    None => self.reject(&why, begin..end, in_hand, lane).await,
+                },
+                Err(refusal) => return Err(refusal),
+            }
+        }
+        self.waits_since = None;
+        Ok(())
+    }
+
+    async fn reject(
+        &self,
+        why: &str,
+        lines: std::ops::Range<usize>,
+        in_hand: &mut InHand,
+        lane: &Lane,
+    ) {
+        let lines = &self.batch[lines];
+        let count = memchr::memchr_iter(b'\n', lines).count();
+        let is_kept = match &self.dead_letters {
+            Some(dead_letters) => dead_letters.keep(why, lines).await,
+            None => Ok(false),
+        };
+        match is_kept {
+            Ok(is_kept) => {
+                warn!(
+                    lines = count,
+                    why, is_kept, "lines that the destination will never take"
+                );
+            }
+            Err(error) => {
+                warn!(lines = count, why, %error, "lines that the destination will never take, and they cannot be kept");
+            }
+        }
+        in_hand.reject(lines.len(), lane);
+    }
+}
+
+impl Server {
+    async fn send(&mut self, lines: &[u8]) -> Result<Taken, Refusal> {
+        match self {
+            Self::RemoteWrite(client) => client.send(lines).await,
+        }
+    }
+}
+
+impl Refusal {
+    pub(crate) fn later(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Later {
+            error: io::Error::other(error),
+            after: None,
+        }
+    }
+
+    /// How long to wait in any case until the next try.
+    pub(crate) fn wait_min(&self) -> Duration {
+        match self {
+            Self::Later { after, .. } => after.unwrap_or_default(),
+            Self::Stopped(_) => STOPPED_WAIT,
+            Self::Never(_) => Duration::ZERO,
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Later { error, .. } => error.fmt(f),
+            Self::Stopped(why) => write!(f, "stopped until something is changed: {why}"),
+            Self::Never(why) => write!(f, "refused for good: {why}"),
+        }
+    }
+}
+
+// Where lines can be parted, about in the middle; `None`: there is but one.
+fn middle(lines: &[u8]) -> Option<usize> {
+    let (_, second) = lines.split_at(lines.len() / 2);
+    let half = lines.len() - second.len();
+    let after = memchr::memchr(b'\n', second).map(|newline| half + newline + 1);
+    let before = memchr::memrchr(b'\n', &lines[..half]).map(|newline| newline + 1);
+    after.filter(|end| *end < lines.len()).or(before)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_parted_as_long_as_there_are_two() {
+        assert_eq!(middle(b"a 1 1\n"), None);
+        assert_eq!(middle(b"a 1 1\nb 2 2\n"), Some(6));
+        assert_eq!(middle(b"a 1 1\nb 2 2\nc 3 3\n"), Some(12));
+        assert_eq!(middle(b"a 1 1\nbbbbbbbbbbbbbbbb 2 2\n"), Some(6));
+        assert_eq!(middle(b"aaaaaaaaaaaaaaaaaa 1 1\nb 2 2\n"), Some(23));
+    }
+}

@@ -1,0 +1,197 @@
+//! Servers that speak HTTP: how they are reached, and what their answers mean.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use relay_engine::{ClientTls, Credential};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::{RequestBuilder, Response, StatusCode, Url};
+use tokio::net::TcpStream;
+
+use super::Refusal;
+use crate::destinations::carbon::within;
+use crate::destinations::tls;
+
+/// How long a connect may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What of an answer is told to people, in bytes.
+const ANSWER_BYTES_MAX: usize = 512;
+
+/// How long a server may have itself be left alone.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
+
+/// A client for one URL.
+pub(super) struct Http {
+    client: reqwest::Client,
+    url: Url,
+}
+
+/// What a client is made of.
+pub(super) struct Options<'a> {
+    pub(super) url: &'a str,
+    pub(super) tls: Option<&'a ClientTls>,
+    pub(super) authorization: Option<&'a Credential>,
+    pub(super) headers: Vec<(&'a str, &'a str)>,
+    pub(super) timeout: Duration,
+}
+
+impl Http {
+    /// Finds out whether something listens there.
+    pub(super) async fn open(options: Options<'_>) -> io::Result<Self> {
+        let url = Url::parse(options.url).map_err(invalid)?;
+        let mut headers = HeaderMap::new();
+        for (name, value) in options.headers {
+            let name = HeaderName::try_from(name).map_err(invalid)?;
+            headers.insert(name, HeaderValue::from_str(value).map_err(invalid)?);
+        }
+        if let Some(credential) = options.authorization {
+            let mut value = HeaderValue::from_bytes(credential.as_bytes()).map_err(invalid)?;
+            value.set_sensitive(true);
+            headers.insert(AUTHORIZATION, value);
+        }
+        let tls = tls::client(options.tls)?;
+        let client = reqwest::Client::builder()
+            .tls_backend_preconfigured(Arc::unwrap_or_clone(tls))
+            .default_headers(headers)
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(options.timeout)
+            .user_agent(concat!("carbonway/", env!("CARGO_PKG_VERSION")))
+            .no_proxy()
+            .build()
+            .map_err(io::Error::other)?;
+        let host = url.host_str().unwrap_or_default();
+        let host = host.trim_matches(['[', ']']);
+        let port = url.port_or_known_default().unwrap_or_default();
+        within(CONNECT_TIMEOUT, "connect", TcpStream::connect((host, port))).await?;
+        Ok(Self { client, url })
+    }
+
+    /// A request with this body.
+    pub(super) fn post(&self, body: Vec<u8>) -> RequestBuilder {
+        self.client.post(self.url.clone()).body(body)
+    }
+
+    /// Sends a request. The answer is a good one.
+    pub(super) async fn send(&self, request: RequestBuilder) -> Result<Response, Refusal> {
+        let answer = request.send().await.map_err(|error| {
+            // The URL is told anyway, and may be long.
+            Refusal::later(told(error.without_url()))
+        })?;
+        match class(answer.status()) {
+            Class::Taken => Ok(answer),
+            class @ (Class::Later | Class::Stopped | Class::Never) => {
+                Err(refusal(class, answer).await)
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    Taken,
+    Later,
+    Stopped,
+    Never,
+}
+
+fn class(status: StatusCode) -> Class {
+    match status.as_u16() {
+        200..=299 => Class::Taken,
+        408 | 425 | 429 | 500..=599 => Class::Later,
+        // Who asks, and where, is wrong, and not what is sent.
+        300..=399 | 401 | 402 | 403 | 404 | 405 | 407 | 410 => Class::Stopped,
+        _ => Class::Never,
+    }
+}
+
+async fn refusal(class: Class, mut answer: Response) -> Refusal {
+    let status = answer.status();
+    let after = retry_after(answer.headers());
+    let mut body = Vec::new();
+    while body.len() < ANSWER_BYTES_MAX
+        && let Ok(Some(piece)) = answer.chunk().await
+    {
+        body.extend_from_slice(&piece);
+    }
+    body.truncate(ANSWER_BYTES_MAX);
+    let body = String::from_utf8_lossy(&body);
+    let text = match body.trim() {
+        "" => status.to_string(),
+        body => format!("{status}: {body}"),
+    };
+    match class {
+        Class::Never => Refusal::Never(text),
+        Class::Stopped => Refusal::Stopped(text),
+        Class::Later | Class::Taken => Refusal::Later {
+            error: io::Error::other(text),
+            after,
+        },
+    }
+}
+
+// In seconds; as a date it is not understood, and the back-off holds.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers
+        .get(RETRY_AFTER)?
+        .to_str()
+        .ok()?
+        .trim()
+        .parse()
+        .ok()?;
+    Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX))
+}
+
+// An error with what is behind it, which is what says what happened.
+fn told(error: reqwest::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(&error);
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
+
+fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_say_whether_it_is_worth_another_try() {
+        for (status, expected) in [
+            (200, Class::Taken),
+            (204, Class::Taken),
+            (307, Class::Stopped),
+            (400, Class::Never),
+            (401, Class::Stopped),
+            (404, Class::Stopped),
+            (408, Class::Later),
+            (413, Class::Never),
+            (422, Class::Never),
+            (429, Class::Later),
+            (500, Class::Later),
+            (503, Class::Later),
+        ] {
+            let status = StatusCode::from_u16(status).unwrap();
+            assert_eq!(class(status), expected, "{status}");
+        }
+    }
+
+    #[test]
+    fn a_server_may_be_left_alone_for_some_minutes() {
+        let after = |text: &str| {
+            let value = HeaderValue::from_str(text).unwrap();
+            retry_after(&HeaderMap::from_iter([(RETRY_AFTER, value)]))
+        };
+        assert_eq!(after("7"), Some(Duration::from_secs(7)));
+        assert_eq!(after("86400"), Some(RETRY_AFTER_MAX));
+        assert_eq!(after("Wed, 21 Oct 2026 07:28:00 GMT"), None);
+    }
+}
