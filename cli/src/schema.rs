@@ -275,7 +275,7 @@ mod tests {
             let (field, message) = one("Destination", spec);
             assert_eq!(
                 (field.as_str(), message.as_str()),
-                ("spec", "set exactly one endpoint: carbon or file")
+                ("spec", "set exactly one endpoint, such as carbon or file")
             );
         }
         let (_, message) = one(

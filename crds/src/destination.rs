@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{AllowedFrom, ClientTls, Compression, Duration, PrometheusRemoteWrite, Size, Status};
 
-/// Who gets lines, and how much may wait for it. Exactly one endpoint is set: carbon, file or prometheusRemoteWrite.
+/// Who gets lines, and how much may wait for it. Exactly one endpoint is set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
 #[kube(
     group = "carbonway.io",
@@ -67,7 +67,7 @@ use crate::{AllowedFrom, ClientTls, Compression, Duration, PrometheusRemoteWrite
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("[has(self.carbon), has(self.file), has(self.prometheusRemoteWrite)].exists_one(set, set)")
-    .message("set exactly one endpoint: carbon, file or prometheusRemoteWrite"))]
+    .message("set exactly one endpoint, such as carbon or file"))]
 pub struct DestinationSpec {
     /// A carbon server, or another relay.
     pub carbon: Option<Carbon>,

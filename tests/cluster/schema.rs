@@ -22,14 +22,14 @@ fn refused() -> Vec<(String, &'static [&'static str])> {
             destination("x", ""),
             &[
                 "spec: Invalid value",
-                "set exactly one endpoint: carbon or file",
+                "set exactly one endpoint, such as carbon or file",
             ],
         ),
         (
             destination("x", "file: {path: /tmp/x}, carbon: {address: \"a:2003\"}"),
             &[
                 "spec: Invalid value",
-                "set exactly one endpoint: carbon or file",
+                "set exactly one endpoint, such as carbon or file",
             ],
         ),
         (

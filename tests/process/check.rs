@@ -285,12 +285,12 @@ fn findings_name_the_object_and_the_field() {
         (
             destination("d", ""),
             "Destination default/d spec",
-            "set exactly one endpoint: carbon or file",
+            "set exactly one endpoint, such as carbon or file",
         ),
         (
             destination("d", "file: {path: /x}, carbon: {address: 'a:1'}"),
             "Destination default/d spec",
-            "set exactly one endpoint: carbon or file",
+            "set exactly one endpoint, such as carbon or file",
         ),
         (
             blocklist("b", "{prefix: a}, {prefix: ''}"),

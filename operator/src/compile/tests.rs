@@ -478,7 +478,7 @@ spec: {}
         *failure(&compiled, &key(Kind::Destination, "neither")),
         Finding::new(
             Reason::UnsupportedValue,
-            "set exactly one endpoint: carbon or file"
+            "set exactly one endpoint, such as carbon or file"
         )
     );
 }

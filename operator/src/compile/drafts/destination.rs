@@ -46,7 +46,7 @@ pub(super) fn message(
     }
     let endpoint = endpoints.pop().filter(|_| endpoints.is_empty());
     let endpoint = endpoint.ok_or_else(|| {
-        let message = "set exactly one endpoint: carbon, file or prometheusRemoteWrite";
+        let message = "set exactly one endpoint, such as carbon or file";
         Finding::new(Reason::UnsupportedValue, message)
     })?;
     let when_full = match spec.queue.when_full {
