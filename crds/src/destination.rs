@@ -4,7 +4,10 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{AllowedFrom, ClientTls, Compression, Duration, PrometheusRemoteWrite, Size, Status};
+use crate::{
+    AllowedFrom, ClientTls, Compression, Duration, GrafanaNet, Kafka, PrometheusRemoteWrite, Size,
+    Status,
+};
 
 /// Who gets lines, and how much may wait for it. Exactly one endpoint is set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
@@ -66,7 +69,7 @@ use crate::{AllowedFrom, ClientTls, Compression, Duration, PrometheusRemoteWrite
     )
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("[has(self.carbon), has(self.file), has(self.prometheusRemoteWrite)].exists_one(set, set)")
+#[x_kube(validation = Rule::new("[has(self.carbon), has(self.file), has(self.prometheusRemoteWrite), has(self.kafka), has(self.grafanaNet)].exists_one(set, set)")
     .message("set exactly one endpoint, such as carbon or file"))]
 pub struct DestinationSpec {
     /// A carbon server, or another relay.
@@ -75,6 +78,10 @@ pub struct DestinationSpec {
     pub file: Option<File>,
     /// A server that takes Prometheus' remote-write protocol.
     pub prometheus_remote_write: Option<PrometheusRemoteWrite>,
+    /// A Kafka cluster.
+    pub kafka: Option<Kafka>,
+    /// grafana.net, or what speaks as it does.
+    pub grafana_net: Option<GrafanaNet>,
     /// What is kept of lines that the server will never take. Carbon servers and files take everything.
     #[serde(default)]
     pub dead_letter: DeadLetter,

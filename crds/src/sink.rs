@@ -50,7 +50,7 @@ pub struct HttpAuth {
     pub bearer: Option<SecretRef>,
 }
 
-/// How a server is spoken to over https, TLS 1.2 or 1.3. Its certificate must be for the host in the URL.
+/// How a server is spoken to over TLS, 1.2 or 1.3. Its certificate must be for the host by which it is called.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HttpTls {
@@ -142,4 +142,140 @@ pub enum MappingAction {
     #[default]
     Map,
     Drop,
+}
+
+/// A Kafka cluster. A message is sent for each line, and counts as sent when all of its partition's replicas that are in sync
+/// have it. Messages of a series are in order. What a broker had and did not say so comes twice.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Kafka {
+    /// Brokers that are asked for the others, each as host:port.
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    #[schemars(length(min = 1, max = 32), inner(length(min = 3, max = 261)))]
+    pub brokers: Vec<String>,
+    /// The topic, which must be there.
+    #[schemars(length(min = 1, max = 249), regex(pattern = "^[a-zA-Z0-9._-]+$"))]
+    pub topic: String,
+    /// How brokers are spoken to over TLS: `{}` is enough where their certificates lead to a CA that the relay's system trusts.
+    /// Default: they are not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<HttpTls>,
+    /// Who the relay says that it is. Default: nobody.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sasl: Option<Sasl>,
+    /// What messages hold. Default: the line without its newline, with its series as the key, by which it has its partition.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metric_data: Option<MetricData>,
+    /// How messages are compressed. Default: not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compression: Option<KafkaCompression>,
+    /// How lines are put together.
+    #[serde(default)]
+    pub batch: Batch,
+    /// Connections to each broker, 1 to 32.
+    #[serde(default = "default_kafka_connections")]
+    #[schemars(range(min = 1, max = 32))]
+    pub connections: i32,
+    /// How long the cluster may take for one batch.
+    #[serde(default = "default_sink_timeout")]
+    pub timeout: Duration,
+}
+
+fn default_kafka_connections() -> i32 {
+    1
+}
+
+/// How messages to Kafka are compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum KafkaCompression {
+    Gzip,
+    Snappy,
+}
+
+/// A user of a Kafka cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Sasl {
+    /// How the user shows that it is him. Plain sends the password, so it wants TLS.
+    pub mechanism: SaslMechanism,
+    /// The Secret with username and password, as in type kubernetes.io/basic-auth.
+    pub secret: SecretRef,
+}
+
+/// How a user shows that it is him.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum SaslMechanism {
+    Plain,
+    ScramSha256,
+    ScramSha512,
+}
+
+/// Points as Grafana's MetricData in MessagePack, as carbon-relay-ng's kafkaMdm sends them, without a key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MetricData {
+    /// The organisation that the points are of.
+    #[serde(default = "default_org_id")]
+    #[schemars(range(min = 1, max = 2_147_483_647))]
+    pub org_id: i32,
+    /// storage-schemas.conf as text: the first retention of a series says how often it has a point. Patterns are looked for in
+    /// the series, tags included; one section must have the pattern .*
+    #[schemars(length(min = 1, max = 65536))]
+    pub storage_schemas: String,
+    /// Which partition a series goes to.
+    pub partitioning: Partitioning,
+}
+
+fn default_org_id() -> i32 {
+    1
+}
+
+/// Which partition a series goes to: the first four as carbon-relay-ng has it, of the same names there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Partitioning {
+    ByOrg,
+    BySeries,
+    BySeriesWithTags,
+    BySeriesWithTagsFnv,
+    /// As Kafka's own clients do it with a message's key.
+    Murmur2,
+}
+
+/// grafana.net, or what speaks as it does: points as Grafana's MetricData over HTTP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GrafanaNet {
+    /// Where points are posted to: https://graphite.example.com/graphite/metrics. It ends in /metrics.
+    #[schemars(
+        length(max = 2048),
+        regex(pattern = r"^https?://[^/?#\s]+(/[^?#\s]*)?/metrics/?$")
+    )]
+    pub url: String,
+    /// With https: how the server is spoken to. Default: its certificate must lead to a CA that the relay's system trusts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<HttpTls>,
+    /// The Secret with the API key, as token.
+    pub api_key: SecretRef,
+    /// The organisation that the points are of.
+    #[serde(default = "default_org_id")]
+    #[schemars(range(min = 1, max = 2_147_483_647))]
+    pub org_id: i32,
+    /// storage-schemas.conf as text: the first retention of a series says how often it has a point. Patterns are looked for in
+    /// the series, tags included; one section must have the pattern .* The server is told of it, at the start and every 6 hours.
+    #[schemars(length(min = 1, max = 65536))]
+    pub storage_schemas: String,
+    /// storage-aggregation.conf as text, of which the server is told. Default: it is not.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 65536))]
+    pub storage_aggregation: String,
+    /// How lines are put together.
+    #[serde(default)]
+    pub batch: Batch,
+    /// Connections, 1 to 32; a series is always on one of them, so its points are in order.
+    #[serde(default = "default_sink_connections")]
+    #[schemars(range(min = 1, max = 32))]
+    pub connections: i32,
+    /// How long the server may take for one batch.
+    #[serde(default = "default_sink_timeout")]
+    pub timeout: Duration,
 }

@@ -104,20 +104,30 @@ fn of_relay(relay: &Relay) -> impl Iterator<Item = &SecretRef> {
 
 fn of_destination(destination: &Destination) -> impl Iterator<Item = &SecretRef> {
     let spec = &destination.spec;
-    let to_prometheus = spec.prometheus_remote_write.as_ref();
-    let tls = spec.carbon.as_ref().and_then(|carbon| carbon.tls.as_ref());
-    let of_tls = tls
-        .into_iter()
-        .flat_map(|tls| [tls.ca.as_ref(), tls.certificate.as_ref()]);
-    let https = to_prometheus.and_then(|to| to.tls.as_ref());
-    let of_https = https
-        .into_iter()
-        .flat_map(|tls| [tls.ca.as_ref(), tls.certificate.as_ref()]);
-    let auth = to_prometheus.and_then(|to| to.auth.as_ref());
-    let of_auth = auth
-        .into_iter()
-        .flat_map(|auth| [auth.basic.as_ref(), auth.bearer.as_ref()]);
-    of_tls.chain(of_https).chain(of_auth).flatten()
+    let (prometheus, kafka, grafana_net) = (
+        spec.prometheus_remote_write.as_ref(),
+        spec.kafka.as_ref(),
+        spec.grafana_net.as_ref(),
+    );
+    let tls = spec.carbon.iter().filter_map(|carbon| carbon.tls.as_ref());
+    let tls = tls.flat_map(|tls| [tls.ca.as_ref(), tls.certificate.as_ref()]);
+    let other_tls = [
+        prometheus.and_then(|to| to.tls.as_ref()),
+        kafka.and_then(|to| to.tls.as_ref()),
+        grafana_net.and_then(|to| to.tls.as_ref()),
+    ];
+    let other_tls = other_tls.into_iter().flatten();
+    let other_tls = other_tls.flat_map(|tls| [tls.ca.as_ref(), tls.certificate.as_ref()]);
+    let auth = prometheus.and_then(|to| to.auth.as_ref());
+    let credentials = [
+        auth.and_then(|auth| auth.basic.as_ref()),
+        auth.and_then(|auth| auth.bearer.as_ref()),
+        kafka
+            .and_then(|to| to.sasl.as_ref())
+            .map(|sasl| &sasl.secret),
+        grafana_net.map(|to| &to.api_key),
+    ];
+    tls.chain(other_tls).chain(credentials).flatten()
 }
 
 #[cfg(test)]

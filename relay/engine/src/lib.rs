@@ -40,6 +40,7 @@ mod re2;
 mod rewrite;
 pub mod ring;
 mod route;
+mod schemas;
 mod simd;
 mod table;
 mod tags;
@@ -52,9 +53,10 @@ pub use order::NewestPoints;
 pub use outbox::Outbox;
 pub use outcome::{Reason, Tally};
 pub use process::{Engine, Limits, Moment, PointCounts, PointFate, Routed, UnixSeconds};
+pub use schemas::StorageSchemas;
 pub use table::{
-    Address, Batch, CarbonForm, ClientTls, Compression, Credential, Destination, Endpoint, Format,
-    Framed, Identity, IdleTarget, ListenAddress, Listener, ListenerTls, LoadError, LoadErrorKind,
-    Pem, Plaintext, Protocol, Queue, RemoteWrite, Shadowed, Sink, SinkKind, Spool, Table, WhenFull,
-    shadowed,
+    Address, Batch, CarbonForm, ClientTls, Compression, Credential, Credentials, Destination,
+    Endpoint, Format, Framed, GrafanaNet, Identity, IdleTarget, Kafka, KafkaPayload, ListenAddress,
+    Listener, ListenerTls, LoadError, LoadErrorKind, Partitioning, Pem, Plaintext, Protocol, Queue,
+    RemoteWrite, Sasl, SaslMechanism, Shadowed, Sink, SinkKind, Spool, Table, WhenFull, shadowed,
 };

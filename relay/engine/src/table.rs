@@ -26,7 +26,10 @@ pub use listener::{
     Compression, Format, Framed, ListenAddress, Listener, ListenerTls, Plaintext, Protocol,
 };
 pub use shadow::{Shadowed, shadowed};
-pub use sink::{Batch, Credential, RemoteWrite, Sink, SinkKind};
+pub use sink::{
+    Batch, Credential, Credentials, GrafanaNet, Kafka, KafkaPayload, Partitioning, RemoteWrite,
+    Sasl, SaslMechanism, Sink, SinkKind,
+};
 
 /// Everything that a fleet of relays runs on, checked and compiled. It never changes.
 #[derive(Debug, Default)]
@@ -157,7 +160,7 @@ pub enum CarbonForm {
 }
 
 /// A host and a port.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Address {
     /// A name, an IPv4 address, or an IPv6 address without brackets.
     pub host: String,

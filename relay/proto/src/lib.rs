@@ -107,6 +107,8 @@ impl destination::Endpoint {
         let Self::Sink(sink) = self else { return None };
         match sink.kind.as_ref()? {
             sink::Kind::RemoteWrite(to) => to.authorization.as_ref(),
+            sink::Kind::GrafanaNet(to) => to.authorization.as_ref(),
+            sink::Kind::Kafka(to) => to.sasl.as_ref()?.password.as_ref(),
         }
     }
 
@@ -114,6 +116,8 @@ impl destination::Endpoint {
         let Self::Sink(sink) = self else { return None };
         match sink.kind.as_mut()? {
             sink::Kind::RemoteWrite(to) => to.authorization.as_mut(),
+            sink::Kind::GrafanaNet(to) => to.authorization.as_mut(),
+            sink::Kind::Kafka(to) => to.sasl.as_mut()?.password.as_mut(),
         }
     }
 }

@@ -332,7 +332,9 @@ impl Sender {
                     .await
                     .map(Connection::File),
                 Endpoint::Sink(settings) => {
-                    let opening = sink::Connection::open(settings, self.dead_letters.clone());
+                    let is_first = self.key.connection == 0;
+                    let opening =
+                        sink::Connection::open(settings, is_first, self.dead_letters.clone());
                     opening
                         .await
                         .map(|connection| Connection::Sink(Box::new(connection)))

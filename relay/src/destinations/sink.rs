@@ -9,11 +9,15 @@
 //! ```
 
 mod dead_letters;
+mod grafana_net;
 mod http;
+mod kafka;
 mod remote_write;
+mod series;
 
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,6 +52,8 @@ pub(crate) struct Connection {
 
 enum Server {
     RemoteWrite(Box<remote_write::Client>),
+    Kafka(Box<kafka::Client>),
+    GrafanaNet(Box<grafana_net::Client>),
 }
 
 /// Why lines were not taken.
@@ -66,21 +72,31 @@ pub(crate) enum Refusal {
 }
 
 /// What became of lines that were taken.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 struct Taken {
     /// Lines that the destination's settings leave out.
     left_out: u64,
+    /// Those that have no place on the server, and why. The others are there.
+    refused: Vec<(Range<usize>, &'static str)>,
 }
 
 impl Connection {
-    /// Finds out whether the server is there.
+    /// Finds out whether the server is there. `is_first` says whether it is the destination's first connection.
     pub(crate) async fn open(
         settings: &Arc<Sink>,
+        is_first: bool,
         dead_letters: Option<Arc<DeadLetters>>,
     ) -> io::Result<Self> {
         let server = match &settings.kind {
             SinkKind::RemoteWrite(to) => {
                 Server::RemoteWrite(Box::new(remote_write::Client::open(to, settings).await?))
+            }
+            SinkKind::Kafka(to) => {
+                Server::Kafka(Box::new(kafka::Client::open(to, settings).await?))
+            }
+            SinkKind::GrafanaNet(to) => {
+                let client = grafana_net::Client::open(to, settings, is_first);
+                Server::GrafanaNet(Box::new(client.await?))
             }
         };
         Ok(Self {
@@ -118,9 +134,16 @@ impl Connection {
             let lines = &self.batch[begin..end];
             asked += 1;
             match self.server.send(lines).await {
-                Ok(Taken { left_out }) => {
+                Ok(Taken { left_out, refused }) => {
                     lane.leave_out(left_out);
-                    in_hand.advance(lines.len(), lane);
+                    let mut at = 0;
+                    for (range, why) in refused {
+                        in_hand.advance(range.start - at, lane);
+                        at = range.end;
+                        let range = begin + range.start..begin + range.end;
+                        self.reject(why, range, in_hand, lane).await;
+                    }
+                    in_hand.advance(end - begin - at, lane);
                 }
                 Err(Refusal::Never(why)) => match middle(lines).filter(|_| asked < ASKED_MAX) {
                     Some(middle) => {
@@ -136,13 +159,7 @@ impl Connection {
         Ok(())
     }
 
-    async fn reject(
-        &self,
-        why: &str,
-        lines: std::ops::Range<usize>,
-        in_hand: &mut InHand,
-        lane: &Lane,
-    ) {
+    async fn reject(&self, why: &str, lines: Range<usize>, in_hand: &mut InHand, lane: &Lane) {
         let lines = &self.batch[lines];
         let count = memchr::memchr_iter(b'\n', lines).count();
         let is_kept = match &self.dead_letters {
@@ -168,6 +185,8 @@ impl Server {
     async fn send(&mut self, lines: &[u8]) -> Result<Taken, Refusal> {
         match self {
             Self::RemoteWrite(client) => client.send(lines).await,
+            Self::Kafka(client) => client.send(lines).await,
+            Self::GrafanaNet(client) => client.send(lines).await,
         }
     }
 }

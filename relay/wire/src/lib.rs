@@ -11,6 +11,8 @@
 mod compression;
 mod frame;
 mod line;
+pub mod metric_data;
+pub mod partition;
 pub mod pickle;
 mod points;
 pub mod protobuf;

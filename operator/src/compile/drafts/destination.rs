@@ -44,6 +44,12 @@ pub(super) fn message(
     if let Some(to) = &spec.prometheus_remote_write {
         endpoints.push(Endpoint::Sink(sink::remote_write(to, &secrets)?));
     }
+    if let Some(to) = &spec.kafka {
+        endpoints.push(Endpoint::Sink(sink::kafka(to, &secrets)?));
+    }
+    if let Some(to) = &spec.grafana_net {
+        endpoints.push(Endpoint::Sink(sink::grafana_net(to, &secrets)?));
+    }
     let endpoint = endpoints.pop().filter(|_| endpoints.is_empty());
     let endpoint = endpoint.ok_or_else(|| {
         let message = "set exactly one endpoint, such as carbon or file";

@@ -65,32 +65,48 @@ impl Secrets<'_> {
         auth: &HttpAuth,
         field: &str,
     ) -> Result<proto::Credential, Finding> {
-        let (reference, at, value) = match (&auth.basic, &auth.bearer) {
+        match (&auth.basic, &auth.bearer) {
             (Some(basic), None) => {
                 let at = format!("{field}.basic.name");
-                let pair = [
-                    self.text(basic, USERNAME, &at)?,
-                    self.text(basic, PASSWORD, &at)?,
-                ];
-                (
-                    basic,
-                    at,
-                    format!("Basic {}", BASE64_STANDARD.encode(pair.join(":"))),
-                )
+                let (username, password) = self.user(basic, &at)?;
+                let pair = BASE64_STANDARD.encode(format!("{username}:{password}"));
+                self.header(basic, &at, format!("Basic {pair}"))
             }
-            (None, Some(bearer)) => {
-                let at = format!("{field}.bearer.name");
-                let token = self.text(bearer, TOKEN, &at)?;
-                (bearer, at, format!("Bearer {}", token.trim()))
-            }
+            (None, Some(bearer)) => self.bearer(bearer, &format!("{field}.bearer.name")),
             (None, None) | (Some(_), Some(_)) => {
                 let message = "set exactly one of basic and bearer";
-                return Err(Finding::at(field, Reason::UnsupportedValue, message));
+                Err(Finding::at(field, Reason::UnsupportedValue, message))
             }
-        };
+        }
+    }
+
+    /// The same, of a token. `field` is where the Secret is named.
+    pub(super) fn bearer(
+        &self,
+        reference: &SecretRef,
+        field: &str,
+    ) -> Result<proto::Credential, Finding> {
+        let token = self.text(reference, TOKEN, field)?.trim();
+        self.header(reference, field, format!("Bearer {token}"))
+    }
+
+    /// A user's name and password.
+    pub(super) fn user(&self, reference: &SecretRef, field: &str) -> Result<(&str, &str), Finding> {
+        Ok((
+            self.text(reference, USERNAME, field)?,
+            self.text(reference, PASSWORD, field)?,
+        ))
+    }
+
+    fn header(
+        &self,
+        reference: &SecretRef,
+        field: &str,
+        value: String,
+    ) -> Result<proto::Credential, Finding> {
         if !value.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
             let fault = "what is in it cannot be in an HTTP header: use printable ASCII";
-            return Err(self.invalid(reference, &at, fault));
+            return Err(self.invalid(reference, field, fault));
         }
         Ok(credential(value.into_bytes()))
     }
@@ -143,7 +159,7 @@ impl Secrets<'_> {
     }
 }
 
-fn credential(value: Vec<u8>) -> proto::Credential {
+pub(super) fn credential(value: Vec<u8>) -> proto::Credential {
     proto::Credential {
         value,
         withheld: false,

@@ -1,44 +1,95 @@
 //! Endpoints that say what they took → their messages.
 
+use std::collections::BTreeMap;
+
 use crds::{
-    Batch, ClientTls, Duration, HttpTls, MappingAction, MappingRule, MatchType,
-    PrometheusRemoteWrite, Reason,
+    Batch, ClientTls, Duration, GrafanaNet, HttpTls, Kafka, KafkaCompression, MappingAction,
+    MappingRule, MatchType, Partitioning, PrometheusRemoteWrite, Reason, Sasl, SaslMechanism,
 };
 use relay_proto as proto;
+use relay_proto::sink::Kind;
 
-use super::secrets::Secrets;
+use super::secrets::{Secrets, credential};
 use crate::compile::Finding;
 
 pub(super) fn remote_write(
     to: &PrometheusRemoteWrite,
     secrets: &Secrets<'_>,
 ) -> Result<proto::Sink, Finding> {
-    const FIELD: &str = "prometheusRemoteWrite";
-    let host = url_host(&to.url);
-    if to.tls.is_some() && !to.url.starts_with("https://") {
-        return Err(Finding::at(
-            "prometheusRemoteWrite.tls",
-            Reason::UnsupportedValue,
-            "the url is not one of https: leave tls out, or write https",
-        ));
-    }
-    let tls = to.tls.as_ref();
-    let tls = tls.map(|HttpTls { ca, certificate }| {
-        let tls = ClientTls {
-            ca: ca.clone(),
-            certificate: certificate.clone(),
-            server_name: None,
-        };
-        secrets.client(&tls, host, &format!("{FIELD}.tls"))
-    });
+    let tls = https(
+        &to.url,
+        to.tls.as_ref(),
+        "prometheusRemoteWrite.tls",
+        secrets,
+    )?;
     let auth = to.auth.as_ref();
-    let auth = auth.map(|auth| secrets.authorization(auth, &format!("{FIELD}.auth")));
-    let kind = proto::sink::Kind::RemoteWrite(proto::RemoteWrite {
+    let auth = auth.map(|auth| secrets.authorization(auth, "prometheusRemoteWrite.auth"));
+    let kind = Kind::RemoteWrite(proto::RemoteWrite {
         url: to.url.clone(),
         authorization: auth.transpose()?,
         headers: headers(&to.headers),
         mappings: to.mappings.iter().map(mapping).collect(),
         strict_match: to.strict_match,
+    });
+    Ok(sink(kind, tls, &to.batch, to.connections, to.timeout))
+}
+
+pub(super) fn grafana_net(to: &GrafanaNet, secrets: &Secrets<'_>) -> Result<proto::Sink, Finding> {
+    let tls = https(&to.url, to.tls.as_ref(), "grafanaNet.tls", secrets)?;
+    let kind = Kind::GrafanaNet(proto::GrafanaNet {
+        url: to.url.clone(),
+        authorization: Some(secrets.bearer(&to.api_key, "grafanaNet.apiKey.name")?),
+        // The schema keeps it above 0.
+        org_id: to.org_id.unsigned_abs(),
+        storage_schemas: to.storage_schemas.clone(),
+        storage_aggregation: to.storage_aggregation.clone(),
+    });
+    Ok(sink(kind, tls, &to.batch, to.connections, to.timeout))
+}
+
+pub(super) fn kafka(to: &Kafka, secrets: &Secrets<'_>) -> Result<proto::Sink, Finding> {
+    let tls = to.tls.as_ref();
+    let first = to.brokers.first().map_or("", String::as_str);
+    let tls = tls.map(|tls| self::tls(tls, host(first), "kafka.tls", secrets));
+    let sasl = to.sasl.as_ref().map(|Sasl { mechanism, secret }| {
+        let (username, password) = secrets.user(secret, "kafka.sasl.secret.name")?;
+        let mechanism = match mechanism {
+            SaslMechanism::Plain => proto::SaslMechanism::Plain,
+            SaslMechanism::ScramSha256 => proto::SaslMechanism::ScramSha256,
+            SaslMechanism::ScramSha512 => proto::SaslMechanism::ScramSha512,
+        };
+        Ok(proto::Sasl {
+            mechanism: mechanism.into(),
+            username: username.to_owned(),
+            password: Some(credential(password.into())),
+        })
+    });
+    let metric_data = to.metric_data.as_ref().map(|data| {
+        let partitioning = match data.partitioning {
+            Partitioning::ByOrg => proto::Partitioning::ByOrg,
+            Partitioning::BySeries => proto::Partitioning::BySeries,
+            Partitioning::BySeriesWithTags => proto::Partitioning::BySeriesWithTags,
+            Partitioning::BySeriesWithTagsFnv => proto::Partitioning::BySeriesWithTagsFnv,
+            Partitioning::Murmur2 => proto::Partitioning::Murmur2,
+        };
+        proto::MetricData {
+            org_id: data.org_id.unsigned_abs(),
+            storage_schemas: data.storage_schemas.clone(),
+            partitioning: partitioning.into(),
+        }
+    });
+    let compression = match to.compression {
+        None => proto::Compression::Unspecified,
+        Some(KafkaCompression::Gzip) => proto::Compression::Gzip,
+        Some(KafkaCompression::Snappy) => proto::Compression::Snappy,
+    };
+    let kind = Kind::Kafka(proto::Kafka {
+        brokers: to.brokers.clone(),
+        topic: to.topic.clone(),
+        encrypted: to.tls.is_some(),
+        sasl: sasl.transpose()?,
+        metric_data,
+        compression: compression.into(),
     });
     Ok(sink(
         kind,
@@ -49,8 +100,39 @@ pub(super) fn remote_write(
     ))
 }
 
+fn https(
+    url: &str,
+    tls: Option<&HttpTls>,
+    field: &str,
+    secrets: &Secrets<'_>,
+) -> Result<Option<proto::ClientTls>, Finding> {
+    if tls.is_some() && !url.starts_with("https://") {
+        let message = "the url is not one of https: leave tls out, or write https";
+        return Err(Finding::at(field, Reason::UnsupportedValue, message));
+    }
+    // The loader says whether it is a URL at all.
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    let tls = tls.map(|tls| self::tls(tls, host(authority), field, secrets));
+    tls.transpose()
+}
+
+fn tls(
+    HttpTls { ca, certificate }: &HttpTls,
+    host: &str,
+    field: &str,
+    secrets: &Secrets<'_>,
+) -> Result<proto::ClientTls, Finding> {
+    let tls = ClientTls {
+        ca: ca.clone(),
+        certificate: certificate.clone(),
+        server_name: None,
+    };
+    secrets.client(&tls, host, field)
+}
+
 fn sink(
-    kind: proto::sink::Kind,
+    kind: Kind,
     tls: Option<proto::ClientTls>,
     batch: &Batch,
     connections: i32,
@@ -80,7 +162,7 @@ fn mapping(rule: &MappingRule) -> proto::MappingRule {
     }
 }
 
-fn headers(pairs: &std::collections::BTreeMap<String, String>) -> Vec<proto::Header> {
+fn headers(pairs: &BTreeMap<String, String>) -> Vec<proto::Header> {
     let header = |(name, value): (&String, &String)| proto::Header {
         name: name.clone(),
         value: value.clone(),
@@ -88,10 +170,8 @@ fn headers(pairs: &std::collections::BTreeMap<String, String>) -> Vec<proto::Hea
     pairs.iter().map(header).collect()
 }
 
-// As far as TLS wants to know. The loader says whether it is a URL at all.
-fn url_host(url: &str) -> &str {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+// Without a port.
+fn host(authority: &str) -> &str {
     match authority.rsplit_once(':') {
         Some((host, port)) if port.parse::<u16>().is_ok() => host,
         _ => authority,

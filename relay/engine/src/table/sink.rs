@@ -4,8 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::ClientTls;
+use super::{ClientTls, Compression};
 use crate::mapping::Mapping;
+use crate::schemas::StorageSchemas;
 
 /// A server that says what it took.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +35,10 @@ pub struct Batch {
 pub enum SinkKind {
     /// Prometheus' remote-write protocol, version 1.0.
     RemoteWrite(RemoteWrite),
+    /// A Kafka cluster.
+    Kafka(Kafka),
+    /// grafana.net.
+    GrafanaNet(GrafanaNet),
 }
 
 /// Prometheus' remote-write protocol, version 1.0.
@@ -47,6 +52,98 @@ pub struct RemoteWrite {
     pub headers: Vec<(String, String)>,
     /// What names become.
     pub mapping: Mapping,
+}
+
+/// A Kafka cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kafka {
+    /// Those that are asked for the others: at least one, each `host:port`.
+    pub brokers: Vec<String>,
+    /// The topic, which must be there.
+    pub topic: String,
+    /// Whether brokers are spoken to over TLS.
+    pub is_encrypted: bool,
+    /// Who the relay says that it is.
+    pub sasl: Option<Sasl>,
+    /// What messages hold.
+    pub payload: KafkaPayload,
+    /// How messages are compressed: Gzip or Snappy.
+    pub compression: Option<Compression>,
+}
+
+/// A user of a Kafka cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sasl {
+    /// How the user shows that it is him.
+    pub mechanism: SaslMechanism,
+    /// The user.
+    pub credentials: Credentials,
+}
+
+/// How a user shows that it is him.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SaslMechanism {
+    /// PLAIN.
+    Plain,
+    /// SCRAM-SHA-256.
+    ScramSha256,
+    /// SCRAM-SHA-512.
+    ScramSha512,
+}
+
+/// What messages to Kafka hold, one message for each line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KafkaPayload {
+    /// The line, without its newline; the series is the key.
+    Plaintext,
+    /// Grafana's MetricData, without a key.
+    MetricData {
+        /// Not 0.
+        org_id: u32,
+        /// How often each series has a point.
+        schemas: StorageSchemas,
+        /// How series are shared out.
+        partitioning: Partitioning,
+    },
+}
+
+/// How series are shared out among partitions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Partitioning {
+    /// All points of an organisation together.
+    ByOrg,
+    /// By the name without tags.
+    BySeries,
+    /// By name and tags, with a jump hash.
+    BySeriesWithTags,
+    /// By name and tags.
+    BySeriesWithTagsFnv,
+    /// As Kafka's own clients do it with a message's key.
+    Murmur2,
+}
+
+/// grafana.net, or what speaks as it does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrafanaNet {
+    /// Ends in `/metrics`.
+    pub url: String,
+    /// The value of the header Authorization.
+    pub authorization: Option<Credential>,
+    /// Not 0.
+    pub org_id: u32,
+    /// How often each series has a point.
+    pub schemas: StorageSchemas,
+    /// storage-aggregation.conf, if the server is to be told.
+    pub aggregation: Option<String>,
+}
+
+/// A user and his password.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    /// His name.
+    pub username: String,
+    /// His password.
+    pub password: Credential,
 }
 
 /// What opens a door: its `Debug` shows no content.
@@ -77,6 +174,8 @@ impl SinkKind {
     pub const fn field(&self) -> &'static str {
         match self {
             Self::RemoteWrite(_) => "prometheusRemoteWrite",
+            Self::Kafka(_) => "kafka",
+            Self::GrafanaNet(_) => "grafanaNet",
         }
     }
 }
@@ -86,6 +185,8 @@ impl fmt::Display for SinkKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::RemoteWrite(to) => f.write_str(&to.url),
+            Self::Kafka(to) => write!(f, "{} at {}", to.topic, to.brokers.join(",")),
+            Self::GrafanaNet(to) => f.write_str(&to.url),
         }
     }
 }

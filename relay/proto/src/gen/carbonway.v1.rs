@@ -468,7 +468,7 @@ pub struct Sink {
     /// Absent: the connection is not encrypted, unless the server's address says that it is.
     #[prost(message, optional, tag = "5")]
     pub tls: ::core::option::Option<ClientTls>,
-    #[prost(oneof = "sink::Kind", tags = "6")]
+    #[prost(oneof = "sink::Kind", tags = "6, 7, 8")]
     pub kind: ::core::option::Option<sink::Kind>,
 }
 /// Nested message and enum types in `Sink`.
@@ -477,6 +477,10 @@ pub mod sink {
     pub enum Kind {
         #[prost(message, tag = "6")]
         RemoteWrite(super::RemoteWrite),
+        #[prost(message, tag = "7")]
+        Kafka(super::Kafka),
+        #[prost(message, tag = "8")]
+        GrafanaNet(super::GrafanaNet),
     }
 }
 /// What opens a door. Its Debug shows no content.
@@ -514,6 +518,65 @@ pub struct RemoteWrite {
     /// What no mapping matches is not sent.
     #[prost(bool, tag = "5")]
     pub strict_match: bool,
+}
+/// A Kafka cluster.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Kafka {
+    /// host:port or \[v6\]:port. At least one.
+    #[prost(string, repeated, tag = "1")]
+    pub brokers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, tag = "2")]
+    pub topic: ::prost::alloc::string::String,
+    /// With the sink's tls, or as a system trusts.
+    #[prost(bool, tag = "3")]
+    pub encrypted: bool,
+    /// Absent: the relay says nobody.
+    #[prost(message, optional, tag = "4")]
+    pub sasl: ::core::option::Option<Sasl>,
+    /// Absent: lines.
+    #[prost(message, optional, tag = "5")]
+    pub metric_data: ::core::option::Option<MetricData>,
+    /// None, gzip or Snappy.
+    #[prost(enumeration = "Compression", tag = "6")]
+    pub compression: i32,
+}
+/// A user of a Kafka cluster.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Sasl {
+    #[prost(enumeration = "SaslMechanism", tag = "1")]
+    pub mechanism: i32,
+    #[prost(string, tag = "2")]
+    pub username: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "3")]
+    pub password: ::core::option::Option<Credential>,
+}
+/// Points as Grafana's MetricData.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MetricData {
+    #[prost(uint32, tag = "1")]
+    pub org_id: u32,
+    /// storage-schemas.conf.
+    #[prost(string, tag = "2")]
+    pub storage_schemas: ::prost::alloc::string::String,
+    #[prost(enumeration = "Partitioning", tag = "3")]
+    pub partitioning: i32,
+}
+/// grafana.net, or what speaks as it does.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GrafanaNet {
+    /// Ends in /metrics.
+    #[prost(string, tag = "1")]
+    pub url: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub authorization: ::core::option::Option<Credential>,
+    #[prost(uint32, tag = "3")]
+    pub org_id: u32,
+    /// storage-schemas.conf.
+    #[prost(string, tag = "4")]
+    pub storage_schemas: ::prost::alloc::string::String,
+    /// storage-aggregation.conf. Empty: the server is not told.
+    #[prost(string, tag = "5")]
+    pub storage_aggregation: ::prost::alloc::string::String,
 }
 /// How names become names and labels.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1010,6 +1073,77 @@ impl Encoding {
             "ENCODING_UNSPECIFIED" => Some(Self::Unspecified),
             "ENCODING_PICKLE" => Some(Self::Pickle),
             "ENCODING_PROTOBUF" => Some(Self::Protobuf),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum SaslMechanism {
+    Unspecified = 0,
+    Plain = 1,
+    ScramSha256 = 2,
+    ScramSha512 = 3,
+}
+impl SaslMechanism {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "SASL_MECHANISM_UNSPECIFIED",
+            Self::Plain => "SASL_MECHANISM_PLAIN",
+            Self::ScramSha256 => "SASL_MECHANISM_SCRAM_SHA_256",
+            Self::ScramSha512 => "SASL_MECHANISM_SCRAM_SHA_512",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "SASL_MECHANISM_UNSPECIFIED" => Some(Self::Unspecified),
+            "SASL_MECHANISM_PLAIN" => Some(Self::Plain),
+            "SASL_MECHANISM_SCRAM_SHA_256" => Some(Self::ScramSha256),
+            "SASL_MECHANISM_SCRAM_SHA_512" => Some(Self::ScramSha512),
+            _ => None,
+        }
+    }
+}
+/// How series are shared out among partitions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Partitioning {
+    Unspecified = 0,
+    ByOrg = 1,
+    BySeries = 2,
+    BySeriesWithTags = 3,
+    BySeriesWithTagsFnv = 4,
+    Murmur2 = 5,
+}
+impl Partitioning {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "PARTITIONING_UNSPECIFIED",
+            Self::ByOrg => "PARTITIONING_BY_ORG",
+            Self::BySeries => "PARTITIONING_BY_SERIES",
+            Self::BySeriesWithTags => "PARTITIONING_BY_SERIES_WITH_TAGS",
+            Self::BySeriesWithTagsFnv => "PARTITIONING_BY_SERIES_WITH_TAGS_FNV",
+            Self::Murmur2 => "PARTITIONING_MURMUR2",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "PARTITIONING_UNSPECIFIED" => Some(Self::Unspecified),
+            "PARTITIONING_BY_ORG" => Some(Self::ByOrg),
+            "PARTITIONING_BY_SERIES" => Some(Self::BySeries),
+            "PARTITIONING_BY_SERIES_WITH_TAGS" => Some(Self::BySeriesWithTags),
+            "PARTITIONING_BY_SERIES_WITH_TAGS_FNV" => Some(Self::BySeriesWithTagsFnv),
+            "PARTITIONING_MURMUR2" => Some(Self::Murmur2),
             _ => None,
         }
     }

@@ -68,7 +68,10 @@ impl Client {
             let body = self.request.finish().map_err(Refusal::later)?;
             self.http.send(self.http.post(body)).await?;
         }
-        Ok(Taken { left_out })
+        Ok(Taken {
+            left_out,
+            refused: Vec::new(),
+        })
     }
 }
 

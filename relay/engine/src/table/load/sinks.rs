@@ -9,7 +9,11 @@ use super::destinations::client_tls;
 use super::{LoadErrorKind, Loader};
 use crate::expression::Finder;
 use crate::mapping::{Mapping, Output, Rule};
-use crate::table::{Address, Batch, RemoteWrite, Sink, SinkKind};
+use crate::schemas::StorageSchemas;
+use crate::table::{
+    Address, Batch, Compression, Credentials, GrafanaNet, Kafka, KafkaPayload, Partitioning,
+    RemoteWrite, Sasl, SaslMechanism, Sink, SinkKind,
+};
 use crate::template::Template;
 
 /// What keeps the memory for a batch bounded.
@@ -26,6 +30,11 @@ impl Loader {
             Some(proto::sink::Kind::RemoteWrite(to)) => {
                 let host = self.url_host("prometheusRemoteWrite.url", &to.url);
                 (host, self.remote_write(to))
+            }
+            Some(proto::sink::Kind::Kafka(to)) => (Address::default(), self.kafka(to)?),
+            Some(proto::sink::Kind::GrafanaNet(to)) => {
+                let host = self.url_host("grafanaNet.url", &to.url);
+                (host, self.grafana_net(to)?)
             }
             None => {
                 let message = "no endpoint that this release knows: set another one, or upgrade the Relay's image";
@@ -66,6 +75,114 @@ impl Loader {
                 .collect(),
             mapping,
         })
+    }
+
+    // `None` after an error.
+    fn kafka(&mut self, to: &proto::Kafka) -> Option<SinkKind> {
+        if to.brokers.is_empty() {
+            self.unsupported("kafka.brokers", "there is none: name one or more");
+        }
+        for (index, broker) in to.brokers.iter().enumerate() {
+            self.address(&format!("kafka.brokers[{index}]"), broker);
+        }
+        let is_topic = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        if to.topic.is_empty() || !to.topic.chars().all(is_topic) {
+            let message = format!(
+                "'{}' is not a topic: use letters, digits, ., _ and -",
+                to.topic
+            );
+            self.unsupported("kafka.topic", message);
+        }
+        let sasl = match &to.sasl {
+            Some(sasl) => Some(self.sasl(sasl)?),
+            None => None,
+        };
+        let payload = match &to.metric_data {
+            None => KafkaPayload::Plaintext,
+            Some(data) => KafkaPayload::MetricData {
+                org_id: self.org_id("kafka.metricData.orgId", data.org_id),
+                schemas: self.schemas("kafka.metricData.storageSchemas", &data.storage_schemas)?,
+                partitioning: self.partitioning(data.partitioning)?,
+            },
+        };
+        let compression = self.compression("kafka.compression", to.compression);
+        if let Some(Compression::Lz4 | Compression::Zstd) = compression {
+            let message = "not with Kafka: use Gzip or Snappy, or leave it out";
+            self.unsupported("kafka.compression", message);
+        }
+        Some(SinkKind::Kafka(Kafka {
+            brokers: to.brokers.clone(),
+            topic: to.topic.clone(),
+            is_encrypted: to.encrypted,
+            sasl,
+            payload,
+            compression,
+        }))
+    }
+
+    fn sasl(&mut self, sasl: &proto::Sasl) -> Option<Sasl> {
+        let mechanism = match sasl.mechanism() {
+            proto::SaslMechanism::Plain => SaslMechanism::Plain,
+            proto::SaslMechanism::ScramSha256 => SaslMechanism::ScramSha256,
+            proto::SaslMechanism::ScramSha512 => SaslMechanism::ScramSha512,
+            proto::SaslMechanism::Unspecified => {
+                let message = "not known to this release: use Plain, ScramSha256 or ScramSha512";
+                return self.refuse("kafka.sasl.mechanism", message);
+            }
+        };
+        let password = sasl.password.as_ref();
+        Some(Sasl {
+            mechanism,
+            credentials: Credentials {
+                username: sasl.username.clone(),
+                password: password.map_or(&[][..], |password| &password.value).into(),
+            },
+        })
+    }
+
+    fn partitioning(&mut self, partitioning: i32) -> Option<Partitioning> {
+        use proto::Partitioning as Message;
+        match partitioning.try_into() {
+            Ok(Message::ByOrg) => Some(Partitioning::ByOrg),
+            Ok(Message::BySeries) => Some(Partitioning::BySeries),
+            Ok(Message::BySeriesWithTags) => Some(Partitioning::BySeriesWithTags),
+            Ok(Message::BySeriesWithTagsFnv) => Some(Partitioning::BySeriesWithTagsFnv),
+            Ok(Message::Murmur2) => Some(Partitioning::Murmur2),
+            Ok(Message::Unspecified) | Err(_) => {
+                let message = "not known to this release: use ByOrg, BySeries, BySeriesWithTags, BySeriesWithTagsFnv or Murmur2";
+                self.refuse("kafka.metricData.partitioning", message)
+            }
+        }
+    }
+
+    // `None` after an error.
+    fn grafana_net(&mut self, to: &proto::GrafanaNet) -> Option<SinkKind> {
+        if !to.url.trim_end_matches('/').ends_with("/metrics") {
+            let message = format!("'{}' does not end in /metrics, as grafana.net's do", to.url);
+            self.unsupported("grafanaNet.url", message);
+        }
+        let authorization = to.authorization.as_ref();
+        Some(SinkKind::GrafanaNet(GrafanaNet {
+            url: to.url.trim_end_matches('/').to_owned(),
+            authorization: authorization.map(|credential| credential.value.as_slice().into()),
+            org_id: self.org_id("grafanaNet.orgId", to.org_id),
+            schemas: self.schemas("grafanaNet.storageSchemas", &to.storage_schemas)?,
+            aggregation: Some(to.storage_aggregation.clone()).filter(|text| !text.is_empty()),
+        }))
+    }
+
+    fn org_id(&mut self, field: &str, org_id: u32) -> u32 {
+        if org_id == 0 {
+            self.unsupported(field, "0 is no organisation: use 1 or more");
+        }
+        org_id
+    }
+
+    fn schemas(&mut self, field: &str, text: &str) -> Option<StorageSchemas> {
+        match StorageSchemas::parse(text) {
+            Ok(schemas) => Some(schemas),
+            Err(message) => self.refuse(field, message),
+        }
     }
 
     fn mapping(&mut self, to: &proto::RemoteWrite) -> Mapping {

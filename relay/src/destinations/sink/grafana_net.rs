@@ -1,0 +1,140 @@
+//! grafana.net, or what speaks as it does.
+
+use std::io::{self, Write as _};
+use std::time::Duration;
+
+use relay_engine::{GrafanaNet, Sink};
+use relay_wire::metric_data::{encode, encode_array_header};
+use tokio::time::Instant;
+use tracing::{debug, warn};
+
+use super::http::{Http, Options};
+use super::series::{Found, Known, name};
+use super::{Refusal, Taken};
+
+/// How often the server is told of schemas and aggregations.
+const CONFIG_INTERVAL: Duration = Duration::from_secs(6 * 3600);
+
+/// How long until it is tried again, when that failed.
+const CONFIG_RETRY: Duration = Duration::from_secs(30);
+
+pub(super) struct Client {
+    metrics: Http,
+    schemas: Http,
+    aggregations: Option<Http>,
+    known: Known,
+    settings: GrafanaNet,
+    points: Vec<u8>,
+    body: Vec<u8>,
+    // When the server is told of schemas and aggregations.
+    config_at: Instant,
+}
+
+impl Client {
+    pub(super) async fn open(to: &GrafanaNet, sink: &Sink, is_first: bool) -> io::Result<Self> {
+        let http = |url: String| async move {
+            Http::open(Options {
+                url: &url,
+                tls: sink.tls.as_ref(),
+                authorization: to.authorization.as_ref(),
+                headers: Vec::new(),
+                timeout: sink.timeout,
+            })
+            .await
+        };
+        let base = to.url.strip_suffix("/metrics").unwrap_or(&to.url);
+        let base = base.strip_suffix("/graphite").unwrap_or(base);
+        let aggregations = match to.aggregation {
+            Some(_) => Some(http(format!("{base}/graphite/config/storageAggregation")).await?),
+            None => None,
+        };
+        Ok(Self {
+            metrics: http(to.url.clone()).await?,
+            schemas: http(format!("{base}/graphite/config/storageSchema")).await?,
+            aggregations,
+            known: Known::new(to.org_id, to.schemas.clone()),
+            settings: to.clone(),
+            points: Vec::new(),
+            body: Vec::new(),
+            // One connection is enough for that.
+            config_at: match is_first {
+                true => Instant::now(),
+                false => Instant::now() + CONFIG_INTERVAL * 1000,
+            },
+        })
+    }
+
+    pub(super) async fn send(&mut self, lines: &[u8]) -> Result<Taken, Refusal> {
+        if self.config_at <= Instant::now() {
+            self.config_at = Instant::now() + self.tell_config().await;
+        }
+        let mut taken = Taken::default();
+        self.points.clear();
+        let mut count = 0;
+        let mut at = 0;
+        for line in lines.split_inclusive(|byte| *byte == b'\n') {
+            match self.known.find(name(line)) {
+                Found::Series(series) => {
+                    encode(line, &series, &mut self.points);
+                    count += 1;
+                }
+                Found::Invalid(why) => taken.refused.push((at..at + line.len(), why)),
+            }
+            at += line.len();
+        }
+        if count > 0 {
+            let body = self.body(count).map_err(Refusal::later)?;
+            let request = self.metrics.post(body);
+            let request = request.header("Content-Type", "rt-metric-binary-snappy");
+            let answer = self.metrics.send(request).await?;
+            let text = answer.text().await.unwrap_or_default();
+            if text.contains("\"Invalid\"") && !text.contains("\"Invalid\":0") {
+                warn!(answer = %text, "the server took a batch, and not all of its points");
+            }
+        }
+        Ok(taken)
+    }
+
+    // In Snappy's framing format.
+    fn body(&mut self, count: usize) -> io::Result<Vec<u8>> {
+        self.body.clear();
+        encode_array_header(count, &mut self.body);
+        let mut compressed = snap::write::FrameEncoder::new(Vec::new());
+        compressed.write_all(&self.body)?;
+        compressed.write_all(&self.points)?;
+        compressed.into_inner().map_err(|error| error.into_error())
+    }
+
+    // Returns when to do it again.
+    async fn tell_config(&self) -> Duration {
+        let text = self.settings.schemas.text().to_owned();
+        let mut told = self.tell(&self.schemas, text).await;
+        if let (Some(http), Some(text)) = (&self.aggregations, &self.settings.aggregation) {
+            told &= self.tell(http, text.clone()).await;
+        }
+        match told {
+            true => CONFIG_INTERVAL,
+            false => CONFIG_RETRY,
+        }
+    }
+
+    // Points are sent all the same, so what goes wrong is no more than said. Returns whether it was settled.
+    async fn tell(&self, http: &Http, text: String) -> bool {
+        let request = http.post(text.into_bytes());
+        match http
+            .send(request.header("Content-Type", "text/plain"))
+            .await
+        {
+            Ok(_) => true,
+            // The server has no use for it.
+            Err(Refusal::Stopped(why)) if why.starts_with("404") => {
+                debug!(why, "the server takes no schemas");
+                true
+            }
+            Err(refusal) => {
+                warn!(%refusal, "the server was not told of schemas and aggregations");
+                false
+            }
+        }
+    }
+}
