@@ -5,6 +5,9 @@ use std::io::{self, IsTerminal as _};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::time::SystemTime;
 
+/// Libraries that say at info what is for those who mend them. A directive of the user about them comes later, and holds.
+const QUIET: &str = "rskafka=warn";
+
 /// Flags about logs.
 #[derive(Clone, Debug, clap::Args)]
 pub struct LogArgs {
@@ -57,7 +60,7 @@ impl LogArgs {
     /// Begins to log. Once per process.
     pub fn init(&self) {
         let subscriber = tracing_subscriber::fmt()
-            .with_env_filter(EnvFilter::new(&self.log_level.0))
+            .with_env_filter(EnvFilter::new(format!("{QUIET},{}", self.log_level.0)))
             .with_writer(io::stderr)
             .with_ansi(io::stderr().is_terminal())
             .with_timer(SystemTime);

@@ -16,6 +16,7 @@ mod directory;
 mod eventually;
 mod http;
 mod http_sink;
+mod kafka;
 mod ledger;
 mod loopback;
 mod metrics;
@@ -40,6 +41,7 @@ pub use directory::{
 pub use eventually::{DEADLINE, eventually, unix_seconds};
 pub use http::{Response, get, post};
 pub use http_sink::{Answer, HttpSink, Posted};
+pub use kafka::{Kafka, Message};
 pub use ledger::Ledger;
 pub use loopback::own_address;
 pub use metrics::Metrics;

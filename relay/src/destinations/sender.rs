@@ -59,6 +59,8 @@ pub(crate) struct Sender {
     dead_letters: Option<Arc<DeadLetters>>,
     // The server refused what it was sent, and has taken nothing since.
     is_doubtful: bool,
+    // A connection that is good for another try.
+    kept: Option<Box<sink::Connection>>,
     // When the next batch from the spool may go.
     replay_at: Instant,
     back_off: Duration,
@@ -121,6 +123,7 @@ impl Sender {
             spool,
             dead_letters,
             is_doubtful: false,
+            kept: None,
             replay_at: Instant::now(),
             back_off: BACK_OFF_MIN,
             load: None,
@@ -182,8 +185,14 @@ impl Sender {
             let began = Instant::now();
             let ended = match self.connect(&endpoint).await {
                 Ok(mut connection) => {
-                    info!(destination = %name, endpoint = %Described(&endpoint), "connected");
-                    self.use_connection(&mut connection, &endpoint, began).await
+                    if !self.is_doubtful {
+                        info!(destination = %name, endpoint = %Described(&endpoint), "connected");
+                    }
+                    let ended = self.use_connection(&mut connection, &endpoint, began).await;
+                    if let (Ended::Refused(_), Connection::Sink(sink)) = (&ended, connection) {
+                        self.kept = Some(sink).filter(|sink| sink.outlives_refusals());
+                    }
+                    ended
                 }
                 Err(ended) => {
                     if let Ended::Broken(error) = &ended {
@@ -301,6 +310,11 @@ impl Sender {
     }
 
     async fn connect(&mut self, endpoint: &Endpoint) -> Result<Connection, Ended> {
+        if let (Endpoint::Sink(settings), Some(kept)) = (endpoint, self.kept.take())
+            && kept.is_for(settings)
+        {
+            return Ok(Connection::Sink(kept));
+        }
         let connecting = async {
             match endpoint {
                 Endpoint::Carbon {

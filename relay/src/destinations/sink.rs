@@ -108,6 +108,19 @@ impl Connection {
         })
     }
 
+    /// Whether it is what a destination with these settings wants.
+    pub(crate) fn is_for(&self, settings: &Sink) -> bool {
+        *self.settings == *settings
+    }
+
+    /// Whether it is good for another try when the server did not take something. What speaks HTTP connects by itself.
+    pub(crate) fn outlives_refusals(&self) -> bool {
+        match self.server {
+            Server::RemoteWrite(_) | Server::GrafanaNet(_) => true,
+            Server::Kafka(_) => false,
+        }
+    }
+
     /// Until when what is in hand waits for more; `None`: it goes now.
     pub(crate) fn waits_until(&mut self, in_hand: &InHand) -> Option<Instant> {
         let since = *self.waits_since.get_or_insert_with(Instant::now);
@@ -178,6 +191,12 @@ impl Connection {
             }
         }
         in_hand.reject(lines.len(), lane);
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").finish_non_exhaustive()
     }
 }
 

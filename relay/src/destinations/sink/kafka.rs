@@ -186,16 +186,24 @@ fn refusal(error: Error) -> Refusal {
     let Error::ServerError { protocol_error, .. } = &error else {
         return Refusal::later(error);
     };
-    match protocol_error {
+    let is_never = matches!(
+        protocol_error,
         ProtocolError::MessageTooLarge
-        | ProtocolError::RecordListTooLarge
-        | ProtocolError::InvalidRecord
-        | ProtocolError::CorruptMessage => Refusal::Never(error.to_string()),
+            | ProtocolError::RecordListTooLarge
+            | ProtocolError::InvalidRecord
+            | ProtocolError::CorruptMessage
+    );
+    let has_stopped = matches!(
+        protocol_error,
         ProtocolError::TopicAuthorizationFailed
-        | ProtocolError::ClusterAuthorizationFailed
-        | ProtocolError::SaslAuthenticationFailed
-        | ProtocolError::PolicyViolation => Refusal::Stopped(error.to_string()),
-        _ => Refusal::later(error),
+            | ProtocolError::ClusterAuthorizationFailed
+            | ProtocolError::SaslAuthenticationFailed
+            | ProtocolError::PolicyViolation
+    );
+    match (is_never, has_stopped) {
+        (true, _) => Refusal::Never(error.to_string()),
+        (_, true) => Refusal::Stopped(error.to_string()),
+        (false, false) => Refusal::later(error),
     }
 }
 
