@@ -33,7 +33,7 @@ soak: ## Try delivery under faults, for some minutes; prints what it measured
 	cargo test --release --package tests --test soak -- --nocapture --test-threads 1
 
 .PHONY: tools
-tools: $(VENV)/.made $(VENV)/bin/prometheus ## Install what the tests run beside us (into target/tools)
+tools: $(VENV)/.made $(VENV)/bin/prometheus rabbitmq ## Install what the tests run beside us (into target/tools)
 
 # GRAPHITE_NO_PREFIX keeps carbon in the environment; it goes to /opt/graphite otherwise.
 $(VENV)/.made: tests/requirements.txt
@@ -42,6 +42,10 @@ $(VENV)/.made: tests/requirements.txt
 	GRAPHITE_NO_PREFIX=True $(VENV)/bin/pip install --quiet --disable-pip-version-check --requirement $<
 	touch $@
 comma := ,
+
+.PHONY: rabbitmq
+rabbitmq:
+	@$(call need,test -x /usr/lib/rabbitmq/bin/rabbitmq-server,rabbitmq-server)
 
 # Unpacked and not installed: the package would start a Prometheus.
 $(VENV)/bin/prometheus: | $(VENV)/.made

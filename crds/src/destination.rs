@@ -5,8 +5,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AllowedFrom, ClientTls, Compression, Duration, GrafanaNet, Kafka, PrometheusRemoteWrite, Size,
-    Status,
+    AllowedFrom, Amqp, ClientTls, Compression, Duration, GrafanaNet, Kafka, PrometheusRemoteWrite,
+    Size, Status,
 };
 
 /// Who gets lines, and how much may wait for it. Exactly one endpoint is set.
@@ -69,7 +69,7 @@ use crate::{
     )
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("[has(self.carbon), has(self.file), has(self.prometheusRemoteWrite), has(self.kafka), has(self.grafanaNet)].exists_one(set, set)")
+#[x_kube(validation = Rule::new("[has(self.carbon), has(self.file), has(self.prometheusRemoteWrite), has(self.kafka), has(self.grafanaNet), has(self.amqp)].exists_one(set, set)")
     .message("set exactly one endpoint, such as carbon or file"))]
 pub struct DestinationSpec {
     /// A carbon server, or another relay.
@@ -82,6 +82,8 @@ pub struct DestinationSpec {
     pub kafka: Option<Kafka>,
     /// grafana.net, or what speaks as it does.
     pub grafana_net: Option<GrafanaNet>,
+    /// A broker of AMQP 0-9-1, such as RabbitMQ.
+    pub amqp: Option<Amqp>,
     /// What is kept of lines that the server will never take. Carbon servers and files take everything.
     #[serde(default)]
     pub dead_letter: DeadLetter,

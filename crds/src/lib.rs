@@ -57,8 +57,8 @@ pub use route::{
     Algorithm, ConsistentHash, Distribution, HashKey, OnMatch, RelayRef, Route, RouteSpec, Target,
 };
 pub use sink::{
-    Batch, GrafanaNet, HttpAuth, HttpTls, Kafka, KafkaCompression, MappingAction, MappingRule,
-    MatchType, MetricData, Partitioning, PrometheusRemoteWrite, Sasl, SaslMechanism,
+    Amqp, AmqpServer, Batch, GrafanaNet, HttpAuth, HttpTls, Kafka, KafkaCompression, MappingAction,
+    MappingRule, MatchType, MetricData, Partitioning, PrometheusRemoteWrite, Sasl, SaslMechanism,
 };
 pub use status::{Health, LastError, OrphanedSpool, OrphanedSpools, RelayProgress, Status};
 pub use tls::{ClientTls, ListenerTls, SecretRef};

@@ -279,3 +279,68 @@ pub struct GrafanaNet {
     #[serde(default = "default_sink_timeout")]
     pub timeout: Duration,
 }
+
+/// A broker of AMQP 0-9-1, such as RabbitMQ.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AmqpServer {
+    /// host:port, or [address]:port for IPv6. Brokers listen on 5672, and on 5671 with TLS.
+    #[schemars(
+        length(min = 3, max = 261),
+        regex(pattern = r"^(\[[0-9a-fA-F:.%a-z]+\]|[^:\[\]\s/]+):[0-9]{1,5}$")
+    )]
+    pub address: String,
+    /// The virtual host.
+    #[serde(default = "default_virtual_host")]
+    #[schemars(length(max = 255))]
+    pub virtual_host: String,
+    /// How the broker is spoken to over TLS: `{}` is enough where its certificate leads to a CA that the relay's system trusts.
+    /// Default: it is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<HttpTls>,
+    /// The Secret with username and password, as in type kubernetes.io/basic-auth. Default: guest, whose password is guest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret: Option<SecretRef>,
+}
+
+fn default_virtual_host() -> String {
+    "/".to_owned()
+}
+
+pub(crate) fn default_exchange() -> String {
+    "graphite".to_owned()
+}
+
+pub(crate) fn default_true() -> bool {
+    true
+}
+
+/// A broker of AMQP 0-9-1, such as RabbitMQ: a message is published for each line, with the name as routing key, so that
+/// consumers bind by pattern. It is persistent, and counts as sent when the broker has confirmed it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Amqp {
+    /// The broker.
+    #[serde(flatten)]
+    pub server: AmqpServer,
+    /// The exchange. Lines that no queue of it wants are counted as left out.
+    #[serde(default = "default_exchange")]
+    #[schemars(length(min = 1, max = 255))]
+    pub exchange: String,
+    /// True: the exchange is made if it is not there, a durable one that goes by topic. False: it must be there.
+    #[serde(default = "default_true")]
+    pub declare: bool,
+    /// False: the body is value and timestamp, as carbon has it. True: it is the whole line, as carbon-relay-ng reads it.
+    #[serde(default)]
+    pub metric_name_in_body: bool,
+    /// How lines are put together before they are published and their confirmation is waited for.
+    #[serde(default)]
+    pub batch: Batch,
+    /// Connections, 1 to 32; a series is always on one of them, so its points are in order.
+    #[serde(default = "default_kafka_connections")]
+    #[schemars(range(min = 1, max = 32))]
+    pub connections: i32,
+    /// How long the broker may take for one batch.
+    #[serde(default = "default_sink_timeout")]
+    pub timeout: Duration,
+}

@@ -12,6 +12,7 @@
 
 mod admin;
 mod aggregates;
+mod amqp;
 mod clock;
 mod config;
 mod connection;

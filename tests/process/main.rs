@@ -7,6 +7,7 @@
 )]
 
 mod aggregation;
+mod amqp;
 mod architecture;
 mod bytes;
 mod check;

@@ -109,12 +109,14 @@ fn of_destination(destination: &Destination) -> impl Iterator<Item = &SecretRef>
         spec.kafka.as_ref(),
         spec.grafana_net.as_ref(),
     );
+    let amqp = spec.amqp.as_ref().map(|to| &to.server);
     let tls = spec.carbon.iter().filter_map(|carbon| carbon.tls.as_ref());
     let tls = tls.flat_map(|tls| [tls.ca.as_ref(), tls.certificate.as_ref()]);
     let other_tls = [
         prometheus.and_then(|to| to.tls.as_ref()),
         kafka.and_then(|to| to.tls.as_ref()),
         grafana_net.and_then(|to| to.tls.as_ref()),
+        amqp.and_then(|server| server.tls.as_ref()),
     ];
     let other_tls = other_tls.into_iter().flatten();
     let other_tls = other_tls.flat_map(|tls| [tls.ca.as_ref(), tls.certificate.as_ref()]);
@@ -126,6 +128,7 @@ fn of_destination(destination: &Destination) -> impl Iterator<Item = &SecretRef>
             .and_then(|to| to.sasl.as_ref())
             .map(|sasl| &sasl.secret),
         grafana_net.map(|to| &to.api_key),
+        amqp.and_then(|server| server.secret.as_ref()),
     ];
     tls.chain(other_tls).chain(credentials).flatten()
 }

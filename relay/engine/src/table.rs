@@ -27,8 +27,8 @@ pub use listener::{
 };
 pub use shadow::{Shadowed, shadowed};
 pub use sink::{
-    Batch, Credential, Credentials, GrafanaNet, Kafka, KafkaPayload, Partitioning, RemoteWrite,
-    Sasl, SaslMechanism, Sink, SinkKind,
+    Amqp, AmqpServer, Batch, Credential, Credentials, GrafanaNet, Kafka, KafkaPayload,
+    Partitioning, RemoteWrite, Sasl, SaslMechanism, Sink, SinkKind,
 };
 
 /// Everything that a fleet of relays runs on, checked and compiled. It never changes.

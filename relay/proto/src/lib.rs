@@ -109,6 +109,7 @@ impl destination::Endpoint {
             sink::Kind::RemoteWrite(to) => to.authorization.as_ref(),
             sink::Kind::GrafanaNet(to) => to.authorization.as_ref(),
             sink::Kind::Kafka(to) => to.sasl.as_ref()?.password.as_ref(),
+            sink::Kind::Amqp(to) => to.server.as_ref()?.password.as_ref(),
         }
     }
 
@@ -118,6 +119,7 @@ impl destination::Endpoint {
             sink::Kind::RemoteWrite(to) => to.authorization.as_mut(),
             sink::Kind::GrafanaNet(to) => to.authorization.as_mut(),
             sink::Kind::Kafka(to) => to.sasl.as_mut()?.password.as_mut(),
+            sink::Kind::Amqp(to) => to.server.as_mut()?.password.as_mut(),
         }
     }
 }

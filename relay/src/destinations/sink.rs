@@ -8,6 +8,7 @@
 //!                     └── halves ◀───┴─ never: which lines are at fault? These go to the dead letters
 //! ```
 
+mod amqp;
 mod dead_letters;
 mod grafana_net;
 mod http;
@@ -54,6 +55,7 @@ enum Server {
     RemoteWrite(Box<remote_write::Client>),
     Kafka(Box<kafka::Client>),
     GrafanaNet(Box<grafana_net::Client>),
+    Amqp(Box<amqp::Client>),
 }
 
 /// Why lines were not taken.
@@ -94,6 +96,7 @@ impl Connection {
             SinkKind::Kafka(to) => {
                 Server::Kafka(Box::new(kafka::Client::open(to, settings).await?))
             }
+            SinkKind::Amqp(to) => Server::Amqp(Box::new(amqp::Client::open(to, settings).await?)),
             SinkKind::GrafanaNet(to) => {
                 let client = grafana_net::Client::open(to, settings, is_first);
                 Server::GrafanaNet(Box::new(client.await?))
@@ -117,7 +120,7 @@ impl Connection {
     pub(crate) fn outlives_refusals(&self) -> bool {
         match self.server {
             Server::RemoteWrite(_) | Server::GrafanaNet(_) => true,
-            Server::Kafka(_) => false,
+            Server::Kafka(_) | Server::Amqp(_) => false,
         }
     }
 
@@ -206,6 +209,7 @@ impl Server {
             Self::RemoteWrite(client) => client.send(lines).await,
             Self::Kafka(client) => client.send(lines).await,
             Self::GrafanaNet(client) => client.send(lines).await,
+            Self::Amqp(client) => client.send(lines).await,
         }
     }
 }

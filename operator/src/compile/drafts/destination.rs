@@ -50,6 +50,9 @@ pub(super) fn message(
     if let Some(to) = &spec.grafana_net {
         endpoints.push(Endpoint::Sink(sink::grafana_net(to, &secrets)?));
     }
+    if let Some(to) = &spec.amqp {
+        endpoints.push(Endpoint::Sink(sink::amqp(to, &secrets)?));
+    }
     let endpoint = endpoints.pop().filter(|_| endpoints.is_empty());
     let endpoint = endpoint.ok_or_else(|| {
         let message = "set exactly one endpoint, such as carbon or file";

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use crds::{
-    Batch, ClientTls, Duration, GrafanaNet, HttpTls, Kafka, KafkaCompression, MappingAction,
-    MappingRule, MatchType, Partitioning, PrometheusRemoteWrite, Reason, Sasl, SaslMechanism,
+    Amqp, AmqpServer, Batch, ClientTls, Duration, GrafanaNet, HttpTls, Kafka, KafkaCompression,
+    MappingAction, MappingRule, MatchType, Partitioning, PrometheusRemoteWrite, Reason, Sasl,
+    SaslMechanism,
 };
 use relay_proto as proto;
 use relay_proto::sink::Kind;
@@ -98,6 +99,40 @@ pub(super) fn kafka(to: &Kafka, secrets: &Secrets<'_>) -> Result<proto::Sink, Fi
         to.connections,
         to.timeout,
     ))
+}
+
+pub(super) fn amqp(to: &Amqp, secrets: &Secrets<'_>) -> Result<proto::Sink, Finding> {
+    let (server, tls) = amqp_server(&to.server, "amqp", secrets)?;
+    let kind = Kind::Amqp(proto::Amqp {
+        server: Some(server),
+        exchange: to.exchange.clone(),
+        declare: to.declare,
+        name_in_body: to.metric_name_in_body,
+    });
+    Ok(sink(kind, tls, &to.batch, to.connections, to.timeout))
+}
+
+/// `field` is where it is said.
+pub(super) fn amqp_server(
+    server: &AmqpServer,
+    field: &str,
+    secrets: &Secrets<'_>,
+) -> Result<(proto::AmqpServer, Option<proto::ClientTls>), Finding> {
+    let tls = server.tls.as_ref();
+    let tls =
+        tls.map(|tls| self::tls(tls, host(&server.address), &format!("{field}.tls"), secrets));
+    let user = server.secret.as_ref();
+    let user = user.map(|secret| secrets.user(secret, &format!("{field}.secret.name")));
+    let (username, password) = user.transpose()?.unwrap_or_default();
+    let password = (!username.is_empty()).then(|| credential(password.into()));
+    let message = proto::AmqpServer {
+        address: server.address.clone(),
+        virtual_host: server.virtual_host.clone(),
+        encrypted: server.tls.is_some(),
+        username: username.to_owned(),
+        password,
+    };
+    Ok((message, tls.transpose()?))
 }
 
 fn https(

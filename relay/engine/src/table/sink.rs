@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{ClientTls, Compression};
+use super::{Address, ClientTls, Compression};
 use crate::mapping::Mapping;
 use crate::schemas::StorageSchemas;
 
@@ -39,6 +39,8 @@ pub enum SinkKind {
     Kafka(Kafka),
     /// grafana.net.
     GrafanaNet(GrafanaNet),
+    /// An exchange of AMQP 0-9-1.
+    Amqp(Amqp),
 }
 
 /// Prometheus' remote-write protocol, version 1.0.
@@ -137,6 +139,32 @@ pub struct GrafanaNet {
     pub aggregation: Option<String>,
 }
 
+/// An exchange that a message is published to for each line, with the name as routing key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Amqp {
+    /// The broker.
+    pub server: AmqpServer,
+    /// Its name.
+    pub exchange: String,
+    /// It is made if it is not there.
+    pub declares: bool,
+    /// The body is the whole line, and not just value and timestamp.
+    pub has_name_in_body: bool,
+}
+
+/// A broker of AMQP 0-9-1.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AmqpServer {
+    /// Where it is.
+    pub address: Address,
+    /// The virtual host.
+    pub virtual_host: String,
+    /// Whether it is spoken to over TLS.
+    pub is_encrypted: bool,
+    /// Who the relay says that it is; `None`: guest.
+    pub credentials: Option<Credentials>,
+}
+
 /// A user and his password.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credentials {
@@ -176,6 +204,7 @@ impl SinkKind {
             Self::RemoteWrite(_) => "prometheusRemoteWrite",
             Self::Kafka(_) => "kafka",
             Self::GrafanaNet(_) => "grafanaNet",
+            Self::Amqp(_) => "amqp",
         }
     }
 }
@@ -187,6 +216,7 @@ impl fmt::Display for SinkKind {
             Self::RemoteWrite(to) => f.write_str(&to.url),
             Self::Kafka(to) => write!(f, "{} at {}", to.topic, to.brokers.join(",")),
             Self::GrafanaNet(to) => f.write_str(&to.url),
+            Self::Amqp(to) => write!(f, "{} at {}", to.exchange, to.server.address),
         }
     }
 }

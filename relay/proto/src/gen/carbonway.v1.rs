@@ -468,7 +468,7 @@ pub struct Sink {
     /// Absent: the connection is not encrypted, unless the server's address says that it is.
     #[prost(message, optional, tag = "5")]
     pub tls: ::core::option::Option<ClientTls>,
-    #[prost(oneof = "sink::Kind", tags = "6, 7, 8")]
+    #[prost(oneof = "sink::Kind", tags = "6, 7, 8, 9")]
     pub kind: ::core::option::Option<sink::Kind>,
 }
 /// Nested message and enum types in `Sink`.
@@ -481,6 +481,8 @@ pub mod sink {
         Kafka(super::Kafka),
         #[prost(message, tag = "8")]
         GrafanaNet(super::GrafanaNet),
+        #[prost(message, tag = "9")]
+        Amqp(super::Amqp),
     }
 }
 /// What opens a door. Its Debug shows no content.
@@ -560,6 +562,37 @@ pub struct MetricData {
     pub storage_schemas: ::prost::alloc::string::String,
     #[prost(enumeration = "Partitioning", tag = "3")]
     pub partitioning: i32,
+}
+/// A broker of AMQP 0-9-1.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AmqpServer {
+    /// host:port or \[v6\]:port.
+    #[prost(string, tag = "1")]
+    pub address: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub virtual_host: ::prost::alloc::string::String,
+    /// With the tls that is said beside it, or as a system trusts.
+    #[prost(bool, tag = "3")]
+    pub encrypted: bool,
+    /// Empty: guest, with the password guest.
+    #[prost(string, tag = "4")]
+    pub username: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "5")]
+    pub password: ::core::option::Option<Credential>,
+}
+/// An exchange that a message is published to for each line, with the name as routing key.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Amqp {
+    #[prost(message, optional, tag = "1")]
+    pub server: ::core::option::Option<AmqpServer>,
+    #[prost(string, tag = "2")]
+    pub exchange: ::prost::alloc::string::String,
+    /// The exchange is made if it is not there: a durable one that goes by topic.
+    #[prost(bool, tag = "3")]
+    pub declare: bool,
+    /// The body is the whole line, and not just value and timestamp.
+    #[prost(bool, tag = "4")]
+    pub name_in_body: bool,
 }
 /// grafana.net, or what speaks as it does.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

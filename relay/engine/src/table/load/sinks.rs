@@ -11,8 +11,8 @@ use crate::expression::Finder;
 use crate::mapping::{Mapping, Output, Rule};
 use crate::schemas::StorageSchemas;
 use crate::table::{
-    Address, Batch, Compression, Credentials, GrafanaNet, Kafka, KafkaPayload, Partitioning,
-    RemoteWrite, Sasl, SaslMechanism, Sink, SinkKind,
+    Address, Amqp, AmqpServer, Batch, Compression, Credentials, GrafanaNet, Kafka, KafkaPayload,
+    Partitioning, RemoteWrite, Sasl, SaslMechanism, Sink, SinkKind,
 };
 use crate::template::Template;
 
@@ -32,6 +32,7 @@ impl Loader {
                 (host, self.remote_write(to))
             }
             Some(proto::sink::Kind::Kafka(to)) => (Address::default(), self.kafka(to)?),
+            Some(proto::sink::Kind::Amqp(to)) => self.amqp(to)?,
             Some(proto::sink::Kind::GrafanaNet(to)) => {
                 let host = self.url_host("grafanaNet.url", &to.url);
                 (host, self.grafana_net(to)?)
@@ -169,6 +170,41 @@ impl Loader {
             schemas: self.schemas("grafanaNet.storageSchemas", &to.storage_schemas)?,
             aggregation: Some(to.storage_aggregation.clone()).filter(|text| !text.is_empty()),
         }))
+    }
+
+    // `None` after an error.
+    fn amqp(&mut self, to: &proto::Amqp) -> Option<(Address, SinkKind)> {
+        let server = self.amqp_server(to.server.as_ref(), "amqp")?;
+        let address = server.address.clone();
+        let kind = SinkKind::Amqp(Amqp {
+            server,
+            exchange: to.exchange.clone(),
+            declares: to.declare,
+            has_name_in_body: to.name_in_body,
+        });
+        Some((address, kind))
+    }
+
+    /// `field` is where it is said. `None` after an error.
+    pub(super) fn amqp_server(
+        &mut self,
+        server: Option<&proto::AmqpServer>,
+        field: &str,
+    ) -> Option<AmqpServer> {
+        let Some(server) = server else {
+            return self.refuse(format!("{field}.address"), "there is none: name a broker");
+        };
+        let password = server.password.as_ref();
+        let credentials = (!server.username.is_empty()).then(|| Credentials {
+            username: server.username.clone(),
+            password: password.map_or(&[][..], |password| &password.value).into(),
+        });
+        Some(AmqpServer {
+            address: self.address(&format!("{field}.address"), &server.address),
+            virtual_host: server.virtual_host.clone(),
+            is_encrypted: server.encrypted,
+            credentials,
+        })
     }
 
     fn org_id(&mut self, field: &str, org_id: u32) -> u32 {
