@@ -41,7 +41,9 @@ pub use fleet::{
     DeletionPolicy, EphemeralSpool, FleetNetworkPolicy, NoSpool, Overrides, PersistentSpool,
     RelaySpool, Upgrade,
 };
-pub use listener::{Compression, Framed, Listener, Plaintext, Transport, UnixSocket};
+pub use listener::{
+    AmqpQueue, AmqpSource, Compression, Framed, Listener, Plaintext, Transport, UnixSocket,
+};
 pub use manifest::{KINDS, all, to_yaml};
 pub use matching::Match;
 pub use namespaces::{

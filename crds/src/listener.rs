@@ -4,15 +4,18 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Duration, ListenerTls, Size};
+use crate::sink::{default_exchange, default_true};
+use crate::{AmqpServer, Duration, ListenerTls, Size};
 
-/// One socket that takes lines in. Exactly one protocol is set: plaintext, pickle or protobuf.
+/// One way for lines to come in. Exactly one protocol is set: plaintext, pickle, protobuf or amqp.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("[has(self.plaintext), has(self.pickle), has(self.protobuf)].exists_one(set, set)")
-    .message("set exactly one protocol: plaintext, pickle or protobuf"))]
-#[x_kube(validation = Rule::new("has(self.port) != has(self.unixSocket)")
-    .message("set exactly one of port and unixSocket"))]
+#[x_kube(validation = Rule::new("[has(self.plaintext), has(self.pickle), has(self.protobuf), has(self.amqp)].exists_one(set, set)")
+    .message("set exactly one protocol: plaintext, pickle, protobuf or amqp"))]
+#[x_kube(validation = Rule::new("has(self.amqp) ? !has(self.port) && !has(self.unixSocket) : has(self.port) != has(self.unixSocket)")
+    .message("set exactly one of port and unixSocket, and none with amqp"))]
+#[x_kube(validation = Rule::new("!has(self.amqp) || (!has(self.tls) && !has(self.compression) && !self.proxyProtocol && self.allowedSources.size() == 0 && !has(self.maxConnectionsPerSource) && !has(self.maxLinesPerSecondPerSource))")
+    .message("nobody connects to a listener of amqp: leave out tls, compression, proxyProtocol, allowedSources and limits per source; amqp.tls is how the broker is spoken to"))]
 #[x_kube(validation = Rule::new("!has(self.plaintext) || self.plaintext.transport == 'Tcp' || (has(self.port) && !has(self.tls) && !has(self.compression) && !self.proxyProtocol)")
     .message("datagrams come to a port, not encrypted, not compressed and without a PROXY header: leave out unixSocket, tls, compression and proxyProtocol, or give them a listener of their own"))]
 #[x_kube(validation = Rule::new("!has(self.unixSocket) || (!has(self.tls) && self.allowedSources.size() == 0 && !has(self.maxConnectionsPerSource) && !has(self.maxLinesPerSecondPerSource)) || self.proxyProtocol")
@@ -40,6 +43,9 @@ pub struct Listener {
     /// carbon's protobuf, behind its length in four bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub protobuf: Option<Framed>,
+    /// Messages of a broker of AMQP 0-9-1, such as RabbitMQ. Every relay pod takes some of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub amqp: Option<AmqpSource>,
     /// Connections that one relay pod takes at the same time; more are closed at once and counted.
     #[serde(default = "default_max_connections")]
     #[schemars(range(min = 1, max = 1_000_000))]
@@ -149,6 +155,73 @@ impl Default for Framed {
             idle_timeout: Duration::from_secs(120),
         }
     }
+}
+
+/// Messages of a broker of AMQP 0-9-1. A message is acknowledged when its lines were sent on, are on disk, or were dropped and
+/// counted; until then the broker gives it to somebody else, should the relay pod go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AmqpSource {
+    /// The broker.
+    #[serde(flatten)]
+    pub server: AmqpServer,
+    /// The exchange that queues are bound to.
+    #[serde(default = "default_exchange")]
+    #[schemars(length(min = 1, max = 255))]
+    pub exchange: String,
+    /// True: the exchange is made if it is not there, a durable one that goes by topic. False: it must be there.
+    #[serde(default = "default_true")]
+    pub declare: bool,
+    /// The queues that messages are taken from.
+    #[schemars(length(min = 1, max = 64))]
+    pub queues: Vec<AmqpQueue>,
+    /// False: the routing key is the name, and a body has lines of value and timestamp, as carbon has it. True: a body has whole
+    /// lines, as carbon-relay-ng has it.
+    #[serde(default)]
+    pub metric_name_in_body: bool,
+    /// Messages that the broker gives one relay pod before they are acknowledged.
+    #[serde(default = "default_prefetch")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub prefetch: i32,
+    /// The longest line, in bytes without its newline; a longer one is skipped and counted.
+    #[serde(default = "default_max_line_bytes")]
+    #[schemars(range(min = 64, max = 65536))]
+    pub max_line_bytes: i32,
+}
+
+fn default_prefetch() -> i32 {
+    5000
+}
+
+fn default_max_line_bytes() -> i32 {
+    Plaintext::default().max_line_bytes
+}
+
+/// A queue that messages are taken from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AmqpQueue {
+    /// The queue's name. All relay pods share what is in it.
+    #[schemars(length(min = 1, max = 255))]
+    pub name: String,
+    /// What of the exchange it gets, as patterns of routing keys: * is one node, # any number. Default: everything. None: what
+    /// it is bound to already.
+    #[serde(default = "default_binding_keys")]
+    #[schemars(length(max = 64), inner(length(max = 255)))]
+    pub binding_keys: Vec<String>,
+    /// True: the queue is made if it is not there. False: it must be there.
+    #[serde(default = "default_true")]
+    pub declare: bool,
+    /// Whether the queue that is made outlives the broker.
+    #[serde(default = "default_true")]
+    pub durable: bool,
+    /// Whether the queue that is made goes when nobody takes from it any more.
+    #[serde(default)]
+    pub auto_delete: bool,
+}
+
+fn default_binding_keys() -> Vec<String> {
+    vec!["#".to_owned()]
 }
 
 /// How a stream is compressed.

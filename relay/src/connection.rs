@@ -139,7 +139,7 @@ impl Opened {
         };
         let source = told.map_or(source, Source::Remote);
         let seat = match source {
-            Source::Local => None,
+            Source::Local | Source::Broker => None,
             Source::Remote(address) => {
                 let seat = listening.admit(address.ip());
                 Some(seat.ok_or(NotOpened::NotAdmitted)?)

@@ -16,6 +16,7 @@ mod amqp;
 mod clock;
 mod config;
 mod connection;
+mod consume;
 mod control;
 mod datagrams;
 mod destinations;
@@ -62,6 +63,7 @@ pub use health::Reports;
 pub use pod::run;
 
 use crate::aggregates::{Checkpoint, Flusher};
+use crate::consume::{Consumers, Consuming};
 use crate::destinations::queue::Queue;
 use crate::destinations::spooler::directory_name;
 use crate::destinations::{Known, Means, New, Orphan, Registry};
@@ -80,6 +82,7 @@ pub struct Relay {
     workers: Workers,
     registry: Registry,
     listeners: Listeners,
+    consumers: Consumers,
     view: View,
     phase: watch::Sender<Phase>,
     died: mpsc::Receiver<()>,
@@ -124,6 +127,7 @@ pub struct View {
 #[derive(Default)]
 struct Shown {
     listeners: Vec<Arc<Listening>>,
+    consumers: Vec<Arc<Consuming>>,
     destinations: Vec<Known>,
     // Those that were removed, by id, for as long as their senders have them.
     leaving: Vec<(Arc<str>, Weak<Queue>)>,
@@ -243,6 +247,7 @@ impl Relay {
             workers,
             registry: Registry::default(),
             listeners: Listeners::default(),
+            consumers: Consumers::default(),
             view,
             phase,
             died,
@@ -343,6 +348,7 @@ impl Relay {
         self.listeners
             .commit(prepared, &self.workers, &self.connections.open);
         self.view.shown().listeners = self.listeners.active();
+        self.reconcile_consumers().await;
         info!(%version, "snapshot applied");
         Ok(())
     }
@@ -375,7 +381,7 @@ impl Relay {
     }
 
     /// Lets nobody in any more, and lets those go who are there, once what they sent is read; or lets people in again.
-    fn set_shut(&mut self, shut: bool) {
+    async fn set_shut(&mut self, shut: bool) {
         if std::mem::replace(&mut self.is_shut, shut) == shut {
             return;
         }
@@ -389,6 +395,20 @@ impl Relay {
                 warn!(%error, "cannot take senders in again; the next snapshot tries anew")
             }
         }
+        self.reconcile_consumers().await;
+    }
+
+    async fn reconcile_consumers(&mut self) {
+        let plan = self.plan.load_full();
+        let wanted = match self.is_shut {
+            true => &[],
+            false => plan.table.amqp_sources(),
+        };
+        let consumers = &mut self.consumers;
+        consumers
+            .reconcile(wanted, &self.workers, &self.connections.open)
+            .await;
+        self.view.shown().consumers = self.consumers.active();
     }
 
     // Before the first line of the first table comes in, unless another process has yet to leave them.
@@ -465,6 +485,7 @@ impl Relay {
         info!("draining");
         self.phase.send_replace(Phase::Reading);
         self.listeners.close();
+        self.consumers.close();
         let (plan, destinations) = (Arc::clone(&self.plan), self.view.destinations());
         let (connections, senders, phase) = (self.connections, self.senders, self.phase);
         let (flusher, mut tasks) = (self.flusher, self.tasks);

@@ -14,6 +14,7 @@ use relay_engine::{PointFate, Reason, Tally};
 
 use crate::View;
 use crate::aggregates::Counted;
+use crate::consume::Consuming;
 use crate::destinations::{Known, Standing};
 use crate::listen::Listening;
 
@@ -91,6 +92,33 @@ const OF_LISTENERS: [Metric<Listening>; 9] = [
                 tls.and_then(|tls| relay_tls::expires(tls.identity.certificate.as_bytes()));
             expires.unwrap_or_default()
         },
+    },
+];
+
+const OF_CONSUMERS: [Metric<Consuming>; 4] = [
+    Metric {
+        kind: Kind::Gauge,
+        name: "consumer_connected",
+        help: "Whether the listener takes messages from its broker",
+        value: |consumer| consumer.is_connected.load(Ordering::Relaxed).into(),
+    },
+    Metric {
+        kind: Kind::Counter,
+        name: "consumer_connect_failures",
+        help: "Tries to take messages from the broker that failed",
+        value: |consumer| consumer.connect_failures.load(Ordering::Relaxed),
+    },
+    Metric {
+        kind: Kind::Counter,
+        name: "consumer_messages_received",
+        help: "Messages that the broker gave",
+        value: |consumer| consumer.messages.load(Ordering::Relaxed),
+    },
+    Metric {
+        kind: Kind::Counter,
+        name: "consumer_messages_acknowledged",
+        help: "Messages whose lines were sent, are on disk or were dropped, of which the broker was told",
+        value: |consumer| consumer.acknowledged.load(Ordering::Relaxed),
     },
 ];
 
@@ -357,6 +385,20 @@ impl Scrape {
                 let samples = listeners
                     .iter()
                     .map(|listener| ([("listener", &*listener.name)], value(listener)));
+                family(encoder, *kind, name, help, samples)
+            },
+        )?;
+        let consumers = self.0.shown().consumers.clone();
+        OF_CONSUMERS.iter().try_for_each(
+            |Metric {
+                 kind,
+                 name,
+                 help,
+                 value,
+             }| {
+                let samples = consumers
+                    .iter()
+                    .map(|consumer| ([("listener", &*consumer.settings.name)], value(consumer)));
                 family(encoder, *kind, name, help, samples)
             },
         )

@@ -64,12 +64,12 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
                 relay.set_leaving(leave);
                 shut_at = leave.then(|| Instant::now() + LEAVE_PAUSE);
                 if !leave {
-                    relay.set_shut(false);
+                    relay.set_shut(false).await;
                 }
             }
             () = sleep_until(shut_at.unwrap_or_else(Instant::now)), if shut_at.is_some() => {
                 shut_at = None;
-                relay.set_shut(true);
+                relay.set_shut(true).await;
             }
             served = &mut admin => return served.context("the admin port ended"),
             () = &mut client => anyhow::bail!("the operator's client ended"),

@@ -10,6 +10,8 @@ pub(crate) enum Source {
     Remote(SocketAddr),
     /// Somebody on this machine, through a unix socket.
     Local,
+    /// A broker, which does not say whom it has them from.
+    Broker,
 }
 
 impl fmt::Display for Source {
@@ -17,6 +19,7 @@ impl fmt::Display for Source {
         match self {
             Self::Remote(address) => address.fmt(f),
             Self::Local => f.write_str("local"),
+            Self::Broker => f.write_str("broker"),
         }
     }
 }

@@ -23,6 +23,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::clock;
 use crate::connection::{self, Accepted};
+use crate::consume::Fetcher;
 use crate::datagrams::Receiver;
 use crate::destinations::queue::Loss;
 use crate::destinations::sender::Sender;
@@ -91,6 +92,7 @@ struct Thread {
 enum Job {
     Serve(Accepted),
     Receive(Box<Receiver>),
+    Fetch(Fetcher),
     Send(Box<Sender>),
     Spool(Box<Spooler>),
     /// Go over to the plan in force, and say when that is done.
@@ -213,6 +215,11 @@ impl Workers {
         for (thread, receiver) in self.0.iter().zip(receivers) {
             self.hand(thread, Job::Receive(Box::new(receiver))).await;
         }
+    }
+
+    /// Hands what fetches messages to the thread that has least to do.
+    pub(crate) async fn fetch(&self, fetcher: Fetcher) {
+        self.hand(self.least_loaded(), Job::Fetch(fetcher)).await;
     }
 
     /// Hands a lane's sender to the thread that has least to do.
@@ -421,6 +428,10 @@ async fn work(bench: Rc<Bench>, mut inbox: mpsc::Receiver<Job>) {
                 Some(Job::Receive(receiver)) => {
                     let bench = Rc::clone(&bench);
                     tasks.spawn_local(async move { receiver.run(&bench).await });
+                }
+                Some(Job::Fetch(fetcher)) => {
+                    let bench = Rc::clone(&bench);
+                    tasks.spawn_local(async move { fetcher.run(&bench).await });
                 }
                 Some(Job::Send(sender)) => {
                     let bench = Rc::clone(&bench);

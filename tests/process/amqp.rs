@@ -3,9 +3,133 @@
 use std::collections::BTreeSet;
 
 use harness::{
-    DEADLINE, Directory, Flood, RabbitMq, RelayProcess, Sender, destination, eventually, relay,
-    route,
+    DEADLINE, Directory, Flood, RabbitMq, RelayProcess, Sender, Sink, carbon, destination,
+    eventually, numbered_line, object, relay, route,
 };
+use tempfile::TempDir;
+
+// A relay that takes messages with these settings, and sends all to the sink.
+fn directory_from(rabbit: &RabbitMq, sink: &Sink, spec: &str) -> Directory {
+    let source = format!(
+        "{{name: q, amqp: {{address: \"{}\", {spec}}}}}",
+        rabbit.address()
+    );
+    let edge = object("Relay", "edge", &format!("listeners: [{source}]"));
+    let labels = "{name: edge, labels: {carbonway.io/default: \"true\"}}";
+    Directory::of([
+        edge.replace("{name: edge}", labels),
+        carbon("a", sink.address(), ""),
+        route("all", "destinations: [{name: a}]"),
+    ])
+}
+
+fn wait_for(relay: &RelayProcess, metric: &str, expected: u64) {
+    eventually(DEADLINE, metric, || match relay.metrics().count(metric) {
+        count if count == expected => Ok(()),
+        count => Err(format!("it is {count}")),
+    });
+}
+
+#[test]
+fn messages_of_several_queues_become_lines_and_are_acknowledged() {
+    let Some(rabbit) = RabbitMq::start() else {
+        return;
+    };
+    let sink = Sink::open();
+    let spec = "queues: [{name: web, bindingKeys: [\"servers.*.cpu\", \"jvm.#\"]}, {name: db, durable: false, \
+        autoDelete: true, bindingKeys: [\"db.#\"]}]";
+    let directory = directory_from(&rabbit, &sink, spec);
+    let relay = RelayProcess::run(&directory);
+    wait_for(&relay, "carbonway_consumer_connected", 1);
+    rabbit.publish(
+        "graphite",
+        [
+            ("servers.web1.cpu", "1 1700000000"),
+            ("db.a", "2 2\n3 3\n"),
+            ("jvm.heap.used", "bad\n4 4"),
+        ],
+    );
+    let mut lines = sink.wait_for_lines(4);
+    lines.sort();
+    assert_eq!(
+        lines,
+        [
+            "db.a 2 2",
+            "db.a 3 3",
+            "jvm.heap.used 4 4",
+            "servers.web1.cpu 1 1700000000"
+        ]
+    );
+    assert_eq!(relay.dropped(5), [("field_count".to_owned(), 1)].into());
+    let refused = &relay.json("/refused")["field_count"][0];
+    assert_eq!(refused["line"], "jvm.heap.used bad");
+    wait_for(&relay, "carbonway_consumer_messages_acknowledged_total", 3);
+    assert_eq!(rabbit.count("web"), 0);
+    drop(relay);
+
+    // whole lines, and a queue of somebody else's that is only bound
+    rabbit.bind("metrics", "theirs", "none");
+    let spec = "exchange: metrics, declare: false, metricNameInBody: true, prefetch: 10, \
+        queues: [{name: theirs, declare: false}]";
+    let directory = directory_from(&rabbit, &sink, spec);
+    let relay = RelayProcess::run(&directory);
+    wait_for(&relay, "carbonway_consumer_connected", 1);
+    rabbit.publish("metrics", (0..50).map(|_| ("any.key", "a.b 1 1\nc.d 2 2")));
+    sink.wait_for_lines(104);
+    relay.settle(100);
+    // a queue that is deleted is noticed; this one is not to be made, so it is waited for
+    rabbit.delete("theirs");
+    wait_for(&relay, "carbonway_consumer_connected", 0);
+    rabbit.bind("metrics", "theirs", "none");
+    wait_for(&relay, "carbonway_consumer_connected", 1);
+    rabbit.publish("metrics", [("any.key", "e.f 3 3")]);
+    sink.wait_for_lines(105);
+}
+
+#[test]
+fn connections_that_are_cut_and_a_relay_that_is_killed_lose_no_message() {
+    const MESSAGES: usize = 3000;
+    let Some(rabbit) = RabbitMq::start() else {
+        return;
+    };
+    let mut sink = Sink::open();
+    let spec = "metricNameInBody: true, queues: [{name: all}]";
+    let directory = directory_from(&rabbit, &sink, spec);
+    let state = TempDir::new().unwrap();
+    let mut relay = RelayProcess::run_with_state(&directory, state.path());
+    wait_for(&relay, "carbonway_consumer_connected", 1);
+    let bodies: Vec<String> = (0..MESSAGES)
+        .map(|number| numbered_line("n", number as u64))
+        .collect();
+    for (turn, bodies) in bodies.chunks(MESSAGES / 4).enumerate() {
+        rabbit.publish("graphite", bodies.iter().map(|body| ("n", body.trim_end())));
+        match turn {
+            0 => rabbit.close_connections(),
+            1 => sink.close(),
+            2 => {
+                // with lines in memory, on disk and at the broker
+                relay.process.kill();
+                relay = RelayProcess::run_with_state(&directory, state.path());
+            }
+            _ => sink.reopen(),
+        }
+    }
+    eventually(DEADLINE, "every line", || {
+        let mut values = sink.values().remove("n").unwrap_or_default();
+        values.sort_unstable();
+        values.dedup();
+        match values.len() {
+            MESSAGES => Ok(()),
+            count => Err(format!("{count} of {MESSAGES} did")),
+        }
+    });
+    eventually(DEADLINE, "all to be acknowledged", || {
+        match rabbit.count("all") {
+            0 => Ok(()),
+            count => Err(format!("{count} wait")),
+        }
+    });
+}
 
 fn directory_to(rabbit: &RabbitMq, spec: &str) -> Directory {
     let to = format!("address: \"{}\", {spec}", rabbit.address());

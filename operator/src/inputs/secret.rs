@@ -96,10 +96,19 @@ impl Objects {
 }
 
 fn of_relay(relay: &Relay) -> impl Iterator<Item = &SecretRef> {
-    let tls = relay.spec.listeners.iter();
-    let tls = tls.filter_map(|listener| listener.tls.as_ref());
-    tls.flat_map(|tls| [Some(&tls.certificate), tls.client_ca.as_ref()])
-        .flatten()
+    relay.spec.listeners.iter().flat_map(|listener| {
+        let tls = listener.tls.as_ref();
+        let broker = listener.amqp.as_ref().map(|amqp| &amqp.server);
+        let broker_tls = broker.and_then(|broker| broker.tls.as_ref());
+        let references = [
+            tls.map(|tls| &tls.certificate),
+            tls.and_then(|tls| tls.client_ca.as_ref()),
+            broker.and_then(|broker| broker.secret.as_ref()),
+            broker_tls.and_then(|tls| tls.ca.as_ref()),
+            broker_tls.and_then(|tls| tls.certificate.as_ref()),
+        ];
+        references.into_iter().flatten()
+    })
 }
 
 fn of_destination(destination: &Destination) -> impl Iterator<Item = &SecretRef> {

@@ -23,7 +23,8 @@ use crate::route::{Distribution, Routes};
 use crate::{Reason, UnixSeconds};
 
 pub use listener::{
-    Compression, Format, Framed, ListenAddress, Listener, ListenerTls, Plaintext, Protocol,
+    AmqpQueue, AmqpSource, Compression, Format, Framed, ListenAddress, Listener, ListenerTls,
+    Plaintext, Protocol,
 };
 pub use shadow::{Shadowed, shadowed};
 pub use sink::{
@@ -37,6 +38,7 @@ pub struct Table {
     // Tells tables apart: what an engine remembers is of one table.
     id: u64,
     listeners: Vec<Listener>,
+    amqp_sources: Vec<AmqpSource>,
     drain_timeout: Duration,
     destinations: Vec<Destination>,
     // The destination of each lane.
@@ -271,6 +273,11 @@ impl Table {
     /// Where lines come in.
     pub fn listeners(&self) -> &[Listener] {
         &self.listeners
+    }
+
+    /// Where lines are fetched from.
+    pub fn amqp_sources(&self) -> &[AmqpSource] {
+        &self.amqp_sources
     }
 
     /// Who gets lines.

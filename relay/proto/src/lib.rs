@@ -124,27 +124,40 @@ impl destination::Endpoint {
     }
 }
 
+impl Listener {
+    fn credential_mut(&mut self) -> Option<&mut Credential> {
+        match self.protocol.as_mut()? {
+            listener::Protocol::Amqp(source) => source.server.as_mut()?.password.as_mut(),
+            listener::Protocol::Plaintext(_)
+            | listener::Protocol::Pickle(_)
+            | listener::Protocol::Protobuf(_) => None,
+        }
+    }
+}
+
 impl Snapshot {
     /// What of it may be on disk: all but credentials. Who loads that knows that they were there. `encoded` is its encoding.
     pub fn without_credentials<'e>(&self, encoded: &'e [u8]) -> Cow<'e, [u8]> {
-        let has_credentials = self
-            .destinations
-            .iter()
-            .filter_map(|destination| destination.endpoint.as_ref())
-            .any(|endpoint| endpoint.credential().is_some());
-        if !has_credentials {
-            return Cow::Borrowed(encoded);
-        }
         let mut kept = self.clone();
-        let endpoints = kept
+        let of_destinations = kept
             .destinations
             .iter_mut()
-            .filter_map(|destination| destination.endpoint.as_mut());
-        for credential in endpoints.filter_map(destination::Endpoint::credential_mut) {
+            .filter_map(|destination| destination.endpoint.as_mut())
+            .filter_map(destination::Endpoint::credential_mut);
+        let of_listeners = kept
+            .listeners
+            .iter_mut()
+            .filter_map(Listener::credential_mut);
+        let mut is_same = true;
+        for credential in of_destinations.chain(of_listeners) {
             credential.value.clear();
             credential.withheld = true;
+            is_same = false;
         }
-        Cow::Owned(kept.encode_to_vec())
+        match is_same {
+            true => Cow::Borrowed(encoded),
+            false => Cow::Owned(kept.encode_to_vec()),
+        }
     }
 
     /// The canonical encoding, and its version.

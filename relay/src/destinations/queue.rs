@@ -75,6 +75,8 @@ struct Waiting {
     chunks: VecDeque<Filling>,
     // With those that were taken and are not yet handed over.
     bytes: usize,
+    // All that ever came, in bytes.
+    pushed: u64,
     is_connected: bool,
     has_left: bool,
     signals: Arc<Signals>,
@@ -148,6 +150,7 @@ impl Queue {
         let waiting = Waiting {
             chunks: VecDeque::new(),
             bytes: 0,
+            pushed: 0,
             is_connected: false,
             has_left: false,
             signals: Arc::clone(&signals),
@@ -340,6 +343,7 @@ impl Waiting {
             chunk.lines += lines;
         }
         self.bytes += bytes.len();
+        self.pushed += bytes.len() as u64;
         self.signals.filled.notify_one();
     }
 }

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use crds::{
-    Duration, Framed, Listener, Metrics20Level, NotFinite, Reason, Relay, TagForm, Transport,
-    UnixSocket, Validation, ValidationLevel,
+    AmqpQueue, AmqpSource, Duration, Framed, Listener, Metrics20Level, NotFinite, Reason, Relay,
+    TagForm, Transport, UnixSocket, Validation, ValidationLevel,
 };
 use relay_proto as proto;
 
 use super::secrets::Secrets;
+use super::sink;
 use crate::compile::Finding;
 use crate::inputs::{Key, Secret, SecretName};
 
@@ -56,7 +57,7 @@ fn listener(
         name: listener.name.clone(),
         port: optional(listener.port, "port")?,
         connections_max: count(listener.max_connections, || at("maxConnections"))?,
-        protocol: Some(protocol(listener, field)?),
+        protocol: Some(protocol(listener, field, secrets)?),
         tls: listener
             .tls
             .as_ref()
@@ -79,14 +80,22 @@ fn listener(
     })
 }
 
-fn protocol(listener: &Listener, field: &str) -> Result<proto::listener::Protocol, Finding> {
+fn protocol(
+    listener: &Listener,
+    field: &str,
+    secrets: &Secrets<'_>,
+) -> Result<proto::listener::Protocol, Finding> {
     use proto::listener::Protocol;
     let Listener {
         plaintext,
         pickle,
         protobuf,
+        amqp,
         ..
     } = listener;
+    if let (Some(amqp), None, None, None) = (amqp, plaintext, pickle, protobuf) {
+        return amqp_source(amqp, field, secrets).map(Protocol::Amqp);
+    }
     match (plaintext, pickle, protobuf) {
         (Some(plaintext), None, None) => {
             let transport = match plaintext.transport {
@@ -128,6 +137,32 @@ fn unix_socket(socket: &UnixSocket, field: String) -> Result<proto::UnixSocket, 
     Ok(proto::UnixSocket {
         path: socket.path.clone(),
         mode,
+    })
+}
+
+fn amqp_source(
+    source: &AmqpSource,
+    field: &str,
+    secrets: &Secrets<'_>,
+) -> Result<proto::AmqpSource, Finding> {
+    let field = format!("{field}.amqp");
+    let (server, tls) = sink::amqp_server(&source.server, &field, secrets)?;
+    let queue = |queue: &AmqpQueue| proto::AmqpQueue {
+        name: queue.name.clone(),
+        binding_keys: queue.binding_keys.clone(),
+        declare: queue.declare,
+        durable: queue.durable,
+        auto_delete: queue.auto_delete,
+    };
+    Ok(proto::AmqpSource {
+        server: Some(server),
+        tls,
+        exchange: source.exchange.clone(),
+        declare: source.declare,
+        queues: source.queues.iter().map(queue).collect(),
+        name_in_body: source.metric_name_in_body,
+        prefetch: count(source.prefetch, || format!("{field}.prefetch"))?,
+        line_bytes_max: count(source.max_line_bytes, || format!("{field}.maxLineBytes"))?,
     })
 }
 

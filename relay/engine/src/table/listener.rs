@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{Identity, Pem};
+use super::{AmqpServer, ClientTls, Identity, Pem};
 
 /// The longest line that any listener lets in, without its newline, in bytes.
 pub(super) const LINE_BYTES_MAX: usize = 65536;
@@ -144,4 +144,42 @@ pub struct ListenerTls {
     pub identity: Identity,
     /// Who signs the certificates that clients must show; `None`: they are asked for none.
     pub client_ca: Option<Pem>,
+}
+
+/// Messages of a broker of AMQP 0-9-1, which are lines that come in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AmqpSource {
+    /// The listener's name, unique in the table.
+    pub name: Arc<str>,
+    /// The broker.
+    pub server: AmqpServer,
+    /// How it is spoken to over TLS, if it is and something is said of it.
+    pub tls: Option<ClientTls>,
+    /// What queues are bound to.
+    pub exchange: String,
+    /// The exchange is made if it is not there.
+    pub declares: bool,
+    /// At least one.
+    pub queues: Vec<AmqpQueue>,
+    /// A body has whole lines, and not just values and timestamps under its routing key.
+    pub has_name_in_body: bool,
+    /// Messages that are given before they are acknowledged.
+    pub prefetch: u16,
+    /// The longest line without its newline, in bytes. 64 to 65536.
+    pub line_bytes_max: usize,
+}
+
+/// A queue that messages are taken from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AmqpQueue {
+    /// Its name.
+    pub name: String,
+    /// Patterns of routing keys that it gets.
+    pub binding_keys: Vec<String>,
+    /// It is made if it is not there.
+    pub declares: bool,
+    /// Whether one that is made outlives the broker.
+    pub is_durable: bool,
+    /// Whether one that is made goes with the last that takes from it.
+    pub is_auto_deleted: bool,
 }

@@ -73,6 +73,7 @@ impl Loader {
             return Table::default();
         }
         let listeners = self.listeners(&snapshot.listeners);
+        let amqp_sources = self.amqp_sources(&snapshot.listeners);
         let drain_timeout = Duration::from_millis(snapshot.drain_timeout_ms);
         let validation = snapshot.validation.as_ref().unwrap_or(&UNSPECIFIED);
         let validation = self.validation(validation);
@@ -94,6 +95,7 @@ impl Loader {
         Table {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             listeners,
+            amqp_sources,
             drain_timeout,
             destinations: loaded,
             lanes: of_lanes,

@@ -68,7 +68,7 @@ pub struct Validation {
     pub normalise_tags: bool,
 }
 /// One socket that takes lines in.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Listener {
     /// Unique in the snapshot; names the listener in metrics.
     #[prost(string, tag = "1")]
@@ -98,12 +98,12 @@ pub struct Listener {
     /// Of one address. Zero: no limit.
     #[prost(uint32, tag = "13")]
     pub lines_per_second_per_source: u32,
-    #[prost(oneof = "listener::Protocol", tags = "4, 6, 7")]
+    #[prost(oneof = "listener::Protocol", tags = "4, 6, 7, 14")]
     pub protocol: ::core::option::Option<listener::Protocol>,
 }
 /// Nested message and enum types in `Listener`.
 pub mod listener {
-    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Protocol {
         #[prost(message, tag = "4")]
         Plaintext(super::Plaintext),
@@ -113,7 +113,48 @@ pub mod listener {
         /// carbon's protobuf.
         #[prost(message, tag = "7")]
         Protobuf(super::Framed),
+        /// Nothing is listened on: messages are taken from a broker.
+        #[prost(message, tag = "14")]
+        Amqp(super::AmqpSource),
     }
+}
+/// Messages of a broker of AMQP 0-9-1.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AmqpSource {
+    #[prost(message, optional, tag = "1")]
+    pub server: ::core::option::Option<AmqpServer>,
+    #[prost(message, optional, tag = "2")]
+    pub tls: ::core::option::Option<ClientTls>,
+    #[prost(string, tag = "3")]
+    pub exchange: ::prost::alloc::string::String,
+    /// The exchange is made if it is not there: a durable one that goes by topic.
+    #[prost(bool, tag = "4")]
+    pub declare: bool,
+    /// At least one.
+    #[prost(message, repeated, tag = "5")]
+    pub queues: ::prost::alloc::vec::Vec<AmqpQueue>,
+    /// A body has whole lines, and not just values and timestamps under its routing key.
+    #[prost(bool, tag = "6")]
+    pub name_in_body: bool,
+    /// Messages that are given before they are acknowledged. At least 1.
+    #[prost(uint32, tag = "7")]
+    pub prefetch: u32,
+    #[prost(uint32, tag = "8")]
+    pub line_bytes_max: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AmqpQueue {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "2")]
+    pub binding_keys: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// It is made if it is not there.
+    #[prost(bool, tag = "3")]
+    pub declare: bool,
+    #[prost(bool, tag = "4")]
+    pub durable: bool,
+    #[prost(bool, tag = "5")]
+    pub auto_delete: bool,
 }
 /// A unix socket that is listened on.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

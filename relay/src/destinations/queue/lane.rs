@@ -94,6 +94,28 @@ impl Lane {
         }
     }
 
+    /// Names what has come so far, for [`Lane::passed`].
+    pub(crate) fn ticket(&self) -> u64 {
+        let state = self.queue.lock();
+        state.lanes.get(&self.number).map_or(0, |lane| lane.pushed)
+    }
+
+    /// Resolves when nothing that had come by then waits in memory any more: it was handed over, is on disk, or was dropped.
+    pub(crate) async fn passed(&self, ticket: u64) {
+        loop {
+            let changed = self.queue.emptied.notified();
+            let has_passed = {
+                let state = self.queue.lock();
+                let lane = state.lanes.get(&self.number);
+                lane.is_none_or(|lane| lane.pushed >= ticket + lane.bytes as u64 || lane.bytes == 0)
+            };
+            if has_passed {
+                return;
+            }
+            changed.await;
+        }
+    }
+
     /// Counts lines that were to be pushed and never will be.
     pub(crate) fn give_up_offered(&self, bytes: &[u8], loss: Loss) {
         let lines = memchr::memchr_iter(b'\n', bytes).count() as u64;

@@ -7,12 +7,13 @@ use std::time::Duration;
 use ipnet::IpNet;
 use relay_proto as proto;
 
+use super::destinations::client_tls;
 use super::{Loader, identity, pem};
 use crate::name::{Level, NameRules};
 use crate::table::listener::LINE_BYTES_MAX;
 use crate::table::{
-    Compression, Format, Framed, ListenAddress, Listener, ListenerTls, Plaintext, Protocol,
-    Validation,
+    AmqpQueue, AmqpSource, Compression, Format, Framed, ListenAddress, Listener, ListenerTls,
+    Plaintext, Protocol, Validation,
 };
 
 /// What the path of a unix socket may be long: sun_path has 108 bytes, and a socket is made beside it first.
@@ -32,6 +33,9 @@ impl Loader {
                     at("name"),
                     format!("'{}' is there twice: names are unique", listener.name),
                 );
+            }
+            if let Some(proto::listener::Protocol::Amqp(_)) = listener.protocol {
+                continue;
             }
             let Some((address, field)) = self.listen_address(listener, &at) else {
                 continue;
@@ -77,6 +81,65 @@ impl Loader {
                 self.unsupported(at("plaintext.transport"), message);
             }
             loaded.push(loaded_listener);
+        }
+        loaded
+    }
+
+    /// Those of the listeners that take messages from a broker. One whose credentials are not here is left out until they are.
+    pub(super) fn amqp_sources(&mut self, listeners: &[proto::Listener]) -> Vec<AmqpSource> {
+        let mut loaded = Vec::new();
+        for listener in listeners {
+            let Some(proto::listener::Protocol::Amqp(source)) = &listener.protocol else {
+                continue;
+            };
+            let password = source
+                .server
+                .as_ref()
+                .and_then(|server| server.password.as_ref());
+            if password.is_some_and(|password| password.withheld) {
+                continue;
+            }
+            let field = format!("listeners[{}].amqp", listener.name);
+            let Some(server) = self.amqp_server(source.server.as_ref(), &field) else {
+                continue;
+            };
+            if source.queues.is_empty() {
+                self.unsupported(format!("{field}.queues"), "there is none: name one");
+            }
+            let prefetch = u16::try_from(source.prefetch)
+                .ok()
+                .filter(|prefetch| *prefetch > 0);
+            if prefetch.is_none() {
+                let message = format!("{} is out of range: use 1 to 65535", source.prefetch);
+                self.unsupported(format!("{field}.prefetch"), message);
+            }
+            let line_bytes_max = source.line_bytes_max as usize;
+            if !(64..=LINE_BYTES_MAX).contains(&line_bytes_max) {
+                let message =
+                    format!("{line_bytes_max} is out of range: use 64 to {LINE_BYTES_MAX}");
+                self.unsupported(format!("{field}.maxLineBytes"), message);
+            }
+            let queue = |queue: &proto::AmqpQueue| AmqpQueue {
+                name: queue.name.clone(),
+                binding_keys: queue.binding_keys.clone(),
+                declares: queue.declare,
+                is_durable: queue.durable,
+                is_auto_deleted: queue.auto_delete,
+            };
+            loaded.push(AmqpSource {
+                name: listener.name.as_str().into(),
+                tls: source
+                    .tls
+                    .as_ref()
+                    .map(|tls| client_tls(tls, &server.address)),
+                server,
+                exchange: source.exchange.clone(),
+                declares: source.declare,
+                queues: source.queues.iter().map(queue).collect(),
+                has_name_in_body: source.name_in_body,
+                prefetch: prefetch.unwrap_or(1),
+                line_bytes_max,
+            });
         }
         loaded
     }
@@ -129,8 +192,9 @@ impl Loader {
                 let framed = self.framed(framed, at("protobuf.maxFrameBytes"));
                 Some(Protocol::Framed(Format::Protobuf, framed))
             }
+            Some(Message::Amqp(_)) => None,
             None => {
-                let message = "no protocol is named that this release knows: set plaintext, pickle or protobuf";
+                let message = "no protocol is named that this release knows: set plaintext, pickle, protobuf or amqp";
                 self.unsupported(format!("listeners[{}]", listener.name), message);
                 None
             }
