@@ -6,7 +6,11 @@ use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use harness::{DEADLINE, RelayProcess, Sender, eventually};
+use harness::{
+    DEADLINE, Directory, HttpSink, Kafka, Prometheus, RabbitMq, RelayProcess, Sender, Sink, carbon,
+    eventually, object, route, unix_seconds,
+};
+use tempfile::TempDir;
 
 use crate::inputs::{compressions, pickle};
 
@@ -115,4 +119,132 @@ fn an_input_with_limits() {
     input("input-limits", 1, |relay| {
         Sender::deliver(relay.address(), LINE);
     });
+}
+
+#[test]
+fn an_input_of_messages() {
+    let Some(rabbit) = RabbitMq::start() else {
+        return;
+    };
+    let (_directory, relay) = run_at("input-amqp", "127.0.0.1:5672", &rabbit.address().to_string());
+    eventually(DEADLINE, "the queue to be there", || {
+        match relay.metrics().count("carbonway_consumer_connected") {
+            1 => Ok(()),
+            _ => Err("it is not".to_owned()),
+        }
+    });
+    rabbit.publish("graphite", [("servers.web1.cpu", "1 1700000000")]);
+    eventually(DEADLINE, "the line to be printed", || {
+        let stdout = relay.process.stdout();
+        match stdout.iter().any(|line| line == LINE.trim_end()) {
+            true => Ok(()),
+            false => Err(format!("there is {stdout:?}")),
+        }
+    });
+}
+
+// Runs an example with a server of ours in the place of the one that it names.
+fn run_at(example: &str, named: &str, ours: &str) -> (Directory, RelayProcess) {
+    let text = fs::read_to_string(examples().join(format!("{example}.yaml"))).unwrap();
+    let (head, spec) = text.split_once("apiVersion").unwrap();
+    assert!(spec.contains(named) && head.starts_with('#'), "{example} names {named}");
+    let directory = Directory::of([text.replace(named, ours)]);
+    let relay = RelayProcess::run(&directory);
+    (directory, relay)
+}
+
+// Runs an example of an output to a carbon server, and returns what a second relay's listener makes of it.
+fn output(example: &str, named: &str, listener: &str) {
+    let sink = Sink::open();
+    let listeners = format!("listeners: [{{name: in, port: 2003, {listener}}}]");
+    let labels = "{name: edge, labels: {carbonway.io/default: \"true\"}}";
+    let second = Directory::of([
+        object("Relay", "edge", &listeners).replace("{name: edge}", labels),
+        carbon("sink", sink.address(), ""),
+        route("all", "destinations: [{name: sink}]"),
+    ]);
+    let second = RelayProcess::run(&second);
+    let (_directory, relay) = run_at(example, named, &second.address().to_string());
+    Sender::deliver(relay.address(), LINE);
+    assert_eq!(sink.wait_for_lines(1), [LINE.trim_end()]);
+    relay.settle(1);
+}
+
+#[test]
+fn outputs_to_carbon() {
+    for (example, named, listener) in [
+        ("output-carbon", "127.0.0.1:2103", "plaintext: {}"),
+        ("output-carbon-pickle", "127.0.0.1:2104", "pickle: {}"),
+        ("output-carbon-protobuf", "127.0.0.1:2105", "protobuf: {}"),
+        ("output-carbon-compressed", "127.0.0.1:2113", "plaintext: {}, compression: Gzip"),
+        ("output-carbon-udp", "127.0.0.1:2103", "plaintext: {transport: Udp}"),
+    ] {
+        output(example, named, listener);
+    }
+}
+
+#[test]
+fn an_output_to_a_file() {
+    let state = TempDir::new().unwrap();
+    let path = state.path().join("lines");
+    let (_directory, relay) = run_at("output-file", "/tmp/carbonway-lines.txt", &path.to_string_lossy());
+    Sender::deliver(relay.address(), LINE);
+    relay.settle(1);
+    assert_eq!(fs::read_to_string(path).unwrap(), LINE);
+}
+
+#[test]
+fn an_output_to_prometheus() {
+    let Some(prometheus) = Prometheus::start() else {
+        return;
+    };
+    let address = prometheus.address().to_string();
+    let (_directory, relay) = run_at("output-prometheus", "127.0.0.1:9090", &address);
+    let now = unix_seconds();
+    Sender::deliver(relay.address(), format!("servers.web1.cpu.idle 42 {now}\n"));
+    eventually(DEADLINE, "the value", || {
+        let found = prometheus.query("cpu_idle{host=\"web1\"}", now);
+        match found[0]["value"][1].as_str() {
+            Some("42") => Ok(()),
+            _ => Err(found.to_string()),
+        }
+    });
+}
+
+#[test]
+fn an_output_to_kafka() {
+    let Some(kafka) = Kafka::with_topic("metrics", 3) else {
+        return;
+    };
+    let (_directory, relay) = run_at("output-kafka", "127.0.0.1:9092", &kafka.address().to_string());
+    Sender::deliver(relay.address(), LINE);
+    relay.settle(1);
+    assert_eq!(kafka.consume("metrics", 1)[0].text(), LINE.trim_end());
+}
+
+#[test]
+fn an_output_to_grafana_net() {
+    let sink = HttpSink::open();
+    let address = sink.address().to_string();
+    let (_directory, relay) = run_at("output-grafana-net", "127.0.0.1:9090", &address);
+    Sender::deliver(relay.address(), LINE);
+    let posted = sink.wait_until("the point", |posted| {
+        posted.iter().any(|posted| posted.uri.path() == "/graphite/metrics")
+    });
+    assert!(posted.iter().all(|posted| posted.headers["authorization"] == "Bearer 123:secret"));
+    relay.settle(1);
+}
+
+#[test]
+fn an_output_to_rabbitmq() {
+    let Some(rabbit) = RabbitMq::start() else {
+        return;
+    };
+    rabbit.bind("graphite", "web", "servers.web1.#");
+    let address = rabbit.address().to_string();
+    let (_directory, relay) = run_at("output-amqp", "127.0.0.1:5672", &address);
+    Sender::deliver(relay.address(), LINE);
+    let expected = ("servers.web1.cpu".to_owned(), "1 1700000000".to_owned());
+    assert_eq!(rabbit.consume("web", 1), [expected]);
+    relay.settle(1);
 }
