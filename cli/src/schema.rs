@@ -304,7 +304,7 @@ mod tests {
             ),
             (
                 json!({ "pickle": {} }),
-                "set exactly one of port and unixSocket",
+                "set exactly one of port and unixSocket, and none with amqp",
             ),
             (
                 json!({ "unixSocket": socket, "plaintext": { "transport": "Udp" } }),

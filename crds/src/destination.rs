@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AllowedFrom, Amqp, ClientTls, Compression, Duration, GrafanaNet, Kafka, PrometheusRemoteWrite,
+    AllowedFrom, Amqp, Compression, Duration, GrafanaNet, Kafka, PeerTls, PrometheusRemoteWrite,
     Size, Status,
 };
 
@@ -153,7 +153,7 @@ pub struct Carbon {
     pub max_connection_age: Duration,
     /// How the connection is encrypted. Default: it is not.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub tls: Option<ClientTls>,
+    pub tls: Option<PeerTls>,
 }
 
 /// What lines are sent as.

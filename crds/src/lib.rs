@@ -63,7 +63,7 @@ pub use sink::{
     MappingRule, MatchType, MetricData, Partitioning, PrometheusRemoteWrite, Sasl, SaslMechanism,
 };
 pub use status::{Health, LastError, OrphanedSpool, OrphanedSpools, RelayProgress, Status};
-pub use tls::{ClientTls, ListenerTls, SecretRef};
+pub use tls::{ListenerTls, PeerTls, SecretRef};
 
 /// The API group of every kind here.
 pub const GROUP: &str = "carbonway.io";

@@ -19,7 +19,7 @@ pub struct ListenerTls {
 /// How a server is spoken to over TLS, 1.2 or 1.3. A change of its Secrets is for new connections.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct ClientTls {
+pub struct PeerTls {
     /// The Secret with the CAs, in ca.crt, one of which must have signed the server's certificate. Default: those that the
     /// relay's system trusts.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -7,7 +7,7 @@ use lapin::runtime::default_runtime;
 use lapin::tcp::{OwnedIdentity, OwnedTLSConfig};
 use lapin::uri::{AMQPAuthority, AMQPScheme, AMQPUri, AMQPUserInfo};
 use lapin::{Connection, ConnectionProperties};
-use relay_engine::{AmqpServer, ClientTls};
+use relay_engine::{AmqpServer, PeerTls};
 use tokio::time::timeout;
 
 /// How long a connect may take, with TLS and the broker's greeting.
@@ -20,10 +20,7 @@ const HEARTBEAT_SECONDS: u16 = 10;
 ///
 /// # Errors
 /// It is not there, does not know us, or takes too long.
-pub(crate) async fn connect(
-    server: &AmqpServer,
-    tls: Option<&ClientTls>,
-) -> io::Result<Connection> {
+pub(crate) async fn connect(server: &AmqpServer, tls: Option<&PeerTls>) -> io::Result<Connection> {
     let (username, password) = match &server.credentials {
         Some(credentials) => {
             let password = String::from_utf8_lossy(credentials.password.as_bytes());

@@ -74,6 +74,12 @@ fn cryptography_is_no_business_of_the_engine_and_needs_no_runtime() {
 }
 
 #[test]
+fn what_reads_the_bytes_of_strangers_needs_no_runtime() {
+    let absent = ["tokio", "mio", "relay-engine", "relay-proto"];
+    assert_never_links("relay-wire", &["--all-features"], &absent);
+}
+
+#[test]
 fn the_spool_has_no_runtime() {
     let absent = ["tokio", "mio", "relay-engine", "relay-proto"];
     assert_never_links("relay-spool", &["--all-features"], &absent);

@@ -126,7 +126,11 @@ fn an_input_of_messages() {
     let Some(rabbit) = RabbitMq::start() else {
         return;
     };
-    let (_directory, relay) = run_at("input-amqp", "127.0.0.1:5672", &rabbit.address().to_string());
+    let (_directory, relay) = run_at(
+        "input-amqp",
+        "127.0.0.1:5672",
+        &rabbit.address().to_string(),
+    );
     eventually(DEADLINE, "the queue to be there", || {
         match relay.metrics().count("carbonway_consumer_connected") {
             1 => Ok(()),
@@ -147,7 +151,10 @@ fn an_input_of_messages() {
 fn run_at(example: &str, named: &str, ours: &str) -> (Directory, RelayProcess) {
     let text = fs::read_to_string(examples().join(format!("{example}.yaml"))).unwrap();
     let (head, spec) = text.split_once("apiVersion").unwrap();
-    assert!(spec.contains(named) && head.starts_with('#'), "{example} names {named}");
+    assert!(
+        spec.contains(named) && head.starts_with('#'),
+        "{example} names {named}"
+    );
     let directory = Directory::of([text.replace(named, ours)]);
     let relay = RelayProcess::run(&directory);
     (directory, relay)
@@ -176,8 +183,16 @@ fn outputs_to_carbon() {
         ("output-carbon", "127.0.0.1:2103", "plaintext: {}"),
         ("output-carbon-pickle", "127.0.0.1:2104", "pickle: {}"),
         ("output-carbon-protobuf", "127.0.0.1:2105", "protobuf: {}"),
-        ("output-carbon-compressed", "127.0.0.1:2113", "plaintext: {}, compression: Gzip"),
-        ("output-carbon-udp", "127.0.0.1:2103", "plaintext: {transport: Udp}"),
+        (
+            "output-carbon-compressed",
+            "127.0.0.1:2113",
+            "plaintext: {}, compression: Gzip",
+        ),
+        (
+            "output-carbon-udp",
+            "127.0.0.1:2103",
+            "plaintext: {transport: Udp}",
+        ),
     ] {
         output(example, named, listener);
     }
@@ -187,7 +202,11 @@ fn outputs_to_carbon() {
 fn an_output_to_a_file() {
     let state = TempDir::new().unwrap();
     let path = state.path().join("lines");
-    let (_directory, relay) = run_at("output-file", "/tmp/carbonway-lines.txt", &path.to_string_lossy());
+    let (_directory, relay) = run_at(
+        "output-file",
+        "/tmp/carbonway-lines.txt",
+        &path.to_string_lossy(),
+    );
     Sender::deliver(relay.address(), LINE);
     relay.settle(1);
     assert_eq!(fs::read_to_string(path).unwrap(), LINE);
@@ -216,7 +235,11 @@ fn an_output_to_kafka() {
     let Some(kafka) = Kafka::with_topic("metrics", 3) else {
         return;
     };
-    let (_directory, relay) = run_at("output-kafka", "127.0.0.1:9092", &kafka.address().to_string());
+    let (_directory, relay) = run_at(
+        "output-kafka",
+        "127.0.0.1:9092",
+        &kafka.address().to_string(),
+    );
     Sender::deliver(relay.address(), LINE);
     relay.settle(1);
     assert_eq!(kafka.consume("metrics", 1)[0].text(), LINE.trim_end());
@@ -229,9 +252,15 @@ fn an_output_to_grafana_net() {
     let (_directory, relay) = run_at("output-grafana-net", "127.0.0.1:9090", &address);
     Sender::deliver(relay.address(), LINE);
     let posted = sink.wait_until("the point", |posted| {
-        posted.iter().any(|posted| posted.uri.path() == "/graphite/metrics")
+        posted
+            .iter()
+            .any(|posted| posted.uri.path() == "/graphite/metrics")
     });
-    assert!(posted.iter().all(|posted| posted.headers["authorization"] == "Bearer 123:secret"));
+    assert!(
+        posted
+            .iter()
+            .all(|posted| posted.headers["authorization"] == "Bearer 123:secret")
+    );
     relay.settle(1);
 }
 

@@ -78,7 +78,7 @@ pub(crate) struct Validation {
 
 /// How a carbon server is spoken to over TLS. What is in here is not looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClientTls {
+pub struct PeerTls {
     /// Who signs the server's certificate; `None`: one whom the system trusts.
     pub ca: Option<Pem>,
     /// What the relay shows of itself, if the server asks.
@@ -135,7 +135,7 @@ pub enum Endpoint {
         /// How long a connection may take no byte.
         write_timeout: Duration,
         /// How the connection is encrypted, if it is.
-        tls: Option<ClientTls>,
+        tls: Option<PeerTls>,
         /// What lines become on their way.
         form: CarbonForm,
     },
@@ -383,7 +383,7 @@ impl Endpoint {
     }
 }
 
-impl ClientTls {
+impl PeerTls {
     fn is_renewed_by(&self, other: &Self) -> bool {
         self.server_name == other.server_name
             && self.ca.is_some() == other.ca.is_some()

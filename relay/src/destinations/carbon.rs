@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use relay_engine::{Address, CarbonForm, ClientTls};
+use relay_engine::{Address, CarbonForm, PeerTls};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{sleep, timeout};
@@ -45,7 +45,7 @@ pub(crate) struct Connection {
 
 /// How a connection is to be made.
 pub(crate) struct Options<'a> {
-    pub(crate) tls: Option<&'a ClientTls>,
+    pub(crate) tls: Option<&'a PeerTls>,
     pub(crate) form: CarbonForm,
     pub(crate) connect_timeout: Duration,
     pub(crate) write_timeout: Duration,

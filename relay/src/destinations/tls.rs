@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::{Arc, LazyLock};
 
-use relay_engine::ClientTls;
+use relay_engine::PeerTls;
 use rustls::{ClientConfig, RootCertStore};
 use tracing::warn;
 
@@ -30,13 +30,13 @@ impl From<Fault> for io::Error {
 }
 
 /// Checks what can be checked without a server.
-pub(crate) fn check(tls: &ClientTls) -> Result<(), Fault> {
+pub(crate) fn check(tls: &PeerTls) -> Result<(), Fault> {
     relay_tls::server_name(&tls.server_name).map_err(|error| Fault::new("serverName", error))?;
     client(Some(tls)).map(drop)
 }
 
 /// What connections are made with; without settings, those to a server whose certificate leads to a CA that the system trusts.
-pub(crate) fn client(tls: Option<&ClientTls>) -> Result<Arc<ClientConfig>, Fault> {
+pub(crate) fn client(tls: Option<&PeerTls>) -> Result<Arc<ClientConfig>, Fault> {
     let authorities = match tls.and_then(|tls| tls.ca.as_ref()) {
         Some(ca) => relay_tls::authorities(ca.as_bytes())
             .map(Arc::new)

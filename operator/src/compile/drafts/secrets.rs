@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use crds::{ClientTls, HttpAuth, ListenerTls, Reason, SecretRef};
+use crds::{HttpAuth, ListenerTls, PeerTls, Reason, SecretRef};
 use relay_proto as proto;
 use relay_tls::{CA, CERTIFICATE, KEY};
 
@@ -35,10 +35,10 @@ impl Secrets<'_> {
     /// `field` is where the TLS of a connection to `host` is said.
     pub(super) fn client(
         &self,
-        tls: &ClientTls,
+        tls: &PeerTls,
         host: &str,
         field: &str,
-    ) -> Result<proto::ClientTls, Finding> {
+    ) -> Result<proto::PeerTls, Finding> {
         let ca = tls.ca.as_ref();
         let ca = ca.map(|ca| self.authorities(ca, &format!("{field}.ca.name")));
         let identity = tls.certificate.as_ref();
@@ -52,7 +52,7 @@ impl Secrets<'_> {
                 format!("{error}: name the server as its certificate does"),
             )
         })?;
-        Ok(proto::ClientTls {
+        Ok(proto::PeerTls {
             ca: ca.transpose()?.unwrap_or_default(),
             identity: identity.transpose()?,
             server_name: server_name.unwrap_or_default().to_owned(),

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use crds::{
-    Amqp, AmqpServer, Batch, ClientTls, Duration, GrafanaNet, HttpTls, Kafka, KafkaCompression,
-    MappingAction, MappingRule, MatchType, Partitioning, PrometheusRemoteWrite, Reason, Sasl,
+    Amqp, AmqpServer, Batch, Duration, GrafanaNet, HttpTls, Kafka, KafkaCompression, MappingAction,
+    MappingRule, MatchType, Partitioning, PeerTls, PrometheusRemoteWrite, Reason, Sasl,
     SaslMechanism,
 };
 use relay_proto as proto;
@@ -117,7 +117,7 @@ pub(super) fn amqp_server(
     server: &AmqpServer,
     field: &str,
     secrets: &Secrets<'_>,
-) -> Result<(proto::AmqpServer, Option<proto::ClientTls>), Finding> {
+) -> Result<(proto::AmqpServer, Option<proto::PeerTls>), Finding> {
     let tls = server.tls.as_ref();
     let tls =
         tls.map(|tls| self::tls(tls, host(&server.address), &format!("{field}.tls"), secrets));
@@ -140,7 +140,7 @@ fn https(
     tls: Option<&HttpTls>,
     field: &str,
     secrets: &Secrets<'_>,
-) -> Result<Option<proto::ClientTls>, Finding> {
+) -> Result<Option<proto::PeerTls>, Finding> {
     if tls.is_some() && !url.starts_with("https://") {
         let message = "the url is not one of https: leave tls out, or write https";
         return Err(Finding::at(field, Reason::UnsupportedValue, message));
@@ -157,8 +157,8 @@ fn tls(
     host: &str,
     field: &str,
     secrets: &Secrets<'_>,
-) -> Result<proto::ClientTls, Finding> {
-    let tls = ClientTls {
+) -> Result<proto::PeerTls, Finding> {
+    let tls = PeerTls {
         ca: ca.clone(),
         certificate: certificate.clone(),
         server_name: None,
@@ -168,7 +168,7 @@ fn tls(
 
 fn sink(
     kind: Kind,
-    tls: Option<proto::ClientTls>,
+    tls: Option<proto::PeerTls>,
     batch: &Batch,
     connections: i32,
     timeout: Duration,

@@ -80,7 +80,7 @@ fn secrets_travel_with_what_refers_to_them() {
     };
     assert_eq!(
         carbon.tls,
-        Some(relay_proto::ClientTls {
+        Some(relay_proto::PeerTls {
             ca: ca.into(),
             identity,
             server_name: "g.example".into(),

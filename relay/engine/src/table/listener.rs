@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{AmqpServer, ClientTls, Identity, Pem};
+use super::{AmqpServer, Identity, PeerTls, Pem};
 
 /// The longest line that any listener lets in, without its newline, in bytes.
 pub(super) const LINE_BYTES_MAX: usize = 65536;
@@ -154,7 +154,7 @@ pub struct AmqpSource {
     /// The broker.
     pub server: AmqpServer,
     /// How it is spoken to over TLS, if it is and something is said of it.
-    pub tls: Option<ClientTls>,
+    pub tls: Option<PeerTls>,
     /// What queues are bound to.
     pub exchange: String,
     /// The exchange is made if it is not there.

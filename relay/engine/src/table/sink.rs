@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Address, ClientTls, Compression};
+use super::{Address, Compression, PeerTls};
 use crate::mapping::Mapping;
 use crate::schemas::StorageSchemas;
 
@@ -18,7 +18,7 @@ pub struct Sink {
     /// How long it may take for one batch.
     pub timeout: Duration,
     /// How the connection is encrypted, if it is or its address says so.
-    pub tls: Option<ClientTls>,
+    pub tls: Option<PeerTls>,
 }
 
 /// Lines that are handed over together.

@@ -70,7 +70,7 @@ fn all_errors_are_reported_at_once_with_their_objects_and_fields() {
             "Relay d/edge: listeners[plain].plaintext.maxLineBytes: 65537 is out of range: use 64 to 65536",
             "Relay d/edge: listeners[x].port: 70000 is not a port: use 1 to 65535",
             "Relay d/edge: listeners[x].maxConnections: 0 lets nobody in: use at least 1",
-            "Relay d/edge: listeners[x]: no protocol is named that this release knows: set plaintext, pickle or protobuf",
+            "Relay d/edge: listeners[x]: no protocol is named that this release knows: set plaintext, pickle, protobuf or amqp",
             "Relay d/edge: listeners[y].tls.certificate: there is none: name its Secret",
             "Blocklist d/b: entries[1]: no condition is set, which would drop every line: set at least one",
             "Blocklist d/b: entries[2].regex: '(' is not a regular expression: unclosed group at character 1: add a ')', or write \\( for the byte itself",
@@ -78,7 +78,7 @@ fn all_errors_are_reported_at_once_with_their_objects_and_fields() {
             "Destination d/a: carbon.address: 'graphite:0' is not an address: write host:port or [v6]:port",
             "Destination d/c: queue.maxBytes: 0 bytes are too few: use at least 64Ki",
             "Destination d/c: queue.whenFull: not known to this release: use Spool, DropNewest, DropOldest or Block",
-            "Destination d/c: spec: no endpoint that this release knows: set carbon or file",
+            "Destination d/c: spec: no endpoint that this release knows: set another one, or upgrade the Relay's image",
             "Route d/r: match.regex: '[z-a]' is not a regular expression: the range 'z-a' ends below its start at character 2: swap the two",
             "Route d/r: destinations[0].match.regex: 'a{2,1}' is not a regular expression: '{2,1}' ends below its start at character 2: swap the two",
             "Route d/r: destinations[1].name: Destination d/gone is not in the snapshot",
@@ -276,7 +276,7 @@ fn identity(certificate: &str, key: &str) -> Option<proto::Identity> {
     })
 }
 
-fn tls_destination(address: &str, tls: proto::ClientTls) -> proto::Destination {
+fn tls_destination(address: &str, tls: proto::PeerTls) -> proto::Destination {
     let mut destination = carbon("a", address);
     if let Some(proto::destination::Endpoint::Carbon(carbon)) = &mut destination.endpoint {
         carbon.tls = Some(tls);
@@ -284,7 +284,7 @@ fn tls_destination(address: &str, tls: proto::ClientTls) -> proto::Destination {
     destination
 }
 
-fn endpoint(address: &str, tls: proto::ClientTls) -> Endpoint {
+fn endpoint(address: &str, tls: proto::PeerTls) -> Endpoint {
     let snapshot = Snapshot {
         schema: 1,
         destinations: vec![tls_destination(address, tls)],
@@ -304,7 +304,7 @@ fn what_tls_is_made_of_is_carried_and_never_shown() {
         }),
         ..listener("plain", 2003, 64)
     };
-    let tls = proto::ClientTls {
+    let tls = proto::PeerTls {
         ca: "servers".into(),
         identity: identity("chain", "hush"),
         server_name: String::new(),
@@ -332,7 +332,7 @@ fn what_tls_is_made_of_is_carried_and_never_shown() {
     };
     assert_eq!(
         *tls,
-        Some(ClientTls {
+        Some(PeerTls {
             ca: Some(b"servers".as_slice().into()),
             identity: Some(identity.clone()),
             server_name: "::1".into(),
@@ -351,13 +351,13 @@ fn what_tls_is_made_of_is_carried_and_never_shown() {
 
 #[test]
 fn renewed_certificates_leave_connections_alone_and_nothing_else_does() {
-    let tls = proto::ClientTls {
+    let tls = proto::PeerTls {
         ca: "ca".into(),
         identity: identity("chain", "key"),
         server_name: "a".into(),
     };
     let before = endpoint("a:1", tls.clone());
-    let renewed = proto::ClientTls {
+    let renewed = proto::PeerTls {
         ca: "other ca".into(),
         identity: identity("other chain", "other key"),
         ..tls.clone()
@@ -369,21 +369,21 @@ fn renewed_certificates_leave_connections_alone_and_nothing_else_does() {
         ("b:1", renewed.clone()),
         (
             "a:1",
-            proto::ClientTls {
+            proto::PeerTls {
                 server_name: "b".into(),
                 ..tls.clone()
             },
         ),
         (
             "a:1",
-            proto::ClientTls {
+            proto::PeerTls {
                 ca: Vec::new(),
                 ..tls.clone()
             },
         ),
         (
             "a:1",
-            proto::ClientTls {
+            proto::PeerTls {
                 identity: None,
                 ..tls
             },

@@ -124,7 +124,7 @@ pub struct AmqpSource {
     #[prost(message, optional, tag = "1")]
     pub server: ::core::option::Option<AmqpServer>,
     #[prost(message, optional, tag = "2")]
-    pub tls: ::core::option::Option<ClientTls>,
+    pub tls: ::core::option::Option<PeerTls>,
     #[prost(string, tag = "3")]
     pub exchange: ::prost::alloc::string::String,
     /// The exchange is made if it is not there: a durable one that goes by topic.
@@ -435,7 +435,7 @@ pub struct Carbon {
     pub write_timeout_ms: u64,
     /// Absent: the connection is not encrypted.
     #[prost(message, optional, tag = "4")]
-    pub tls: ::core::option::Option<ClientTls>,
+    pub tls: ::core::option::Option<PeerTls>,
     /// A connection is closed and made anew at this age, in milliseconds. Zero: never.
     #[prost(uint64, tag = "5")]
     pub connection_age_max_ms: u64,
@@ -473,7 +473,7 @@ pub struct Member {
 }
 /// How a carbon server is spoken to over TLS.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ClientTls {
+pub struct PeerTls {
     /// PEM: the server's certificate must lead to one of these. Empty: to one that the relay's system trusts.
     #[prost(bytes = "vec", tag = "1")]
     pub ca: ::prost::alloc::vec::Vec<u8>,
@@ -508,7 +508,7 @@ pub struct Sink {
     pub timeout_ms: u64,
     /// Absent: the connection is not encrypted, unless the server's address says that it is.
     #[prost(message, optional, tag = "5")]
-    pub tls: ::core::option::Option<ClientTls>,
+    pub tls: ::core::option::Option<PeerTls>,
     #[prost(oneof = "sink::Kind", tags = "6, 7, 8, 9")]
     pub kind: ::core::option::Option<sink::Kind>,
 }

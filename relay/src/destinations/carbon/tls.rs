@@ -5,7 +5,7 @@ use std::io::{self, IoSlice, Read, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
-use relay_engine::ClientTls;
+use relay_engine::PeerTls;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, ProtocolVersion};
 use tokio::net::TcpStream;
@@ -31,7 +31,7 @@ pub(super) struct Session {
 }
 
 impl Settings {
-    pub(super) fn of(tls: &ClientTls) -> Result<Self, Fault> {
+    pub(super) fn of(tls: &PeerTls) -> Result<Self, Fault> {
         let server_name = relay_tls::server_name(&tls.server_name)
             .map_err(|error| Fault::new("serverName", error))?;
         Ok(Self {

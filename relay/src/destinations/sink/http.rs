@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use relay_engine::{ClientTls, Credential};
+use relay_engine::{Credential, PeerTls};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{RequestBuilder, Response, StatusCode, Url};
 use tokio::net::TcpStream;
@@ -31,7 +31,7 @@ pub(super) struct Http {
 /// What a client is made of.
 pub(super) struct Options<'a> {
     pub(super) url: &'a str,
-    pub(super) tls: Option<&'a ClientTls>,
+    pub(super) tls: Option<&'a PeerTls>,
     pub(super) authorization: Option<&'a Credential>,
     pub(super) headers: Vec<(&'a str, &'a str)>,
     pub(super) timeout: Duration,

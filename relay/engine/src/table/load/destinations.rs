@@ -11,7 +11,7 @@ use relay_proto as proto;
 use super::{Key, Loader, identity, pem};
 use crate::lane::{DestinationIndex, Lane, LaneKey, Lanes};
 use crate::table::{
-    Address, CarbonForm, ClientTls, Destination, Endpoint, Format, Queue, Spool, WhenFull,
+    Address, CarbonForm, Destination, Endpoint, Format, PeerTls, Queue, Spool, WhenFull,
 };
 
 const SPOOL_BYTES_MIN: u64 = 1 << 20;
@@ -336,8 +336,8 @@ fn connection_age_max(endpoint: Option<&proto::destination::Endpoint>) -> Option
     }
 }
 
-pub(super) fn client_tls(tls: &proto::ClientTls, address: &Address) -> ClientTls {
-    ClientTls {
+pub(super) fn client_tls(tls: &proto::PeerTls, address: &Address) -> PeerTls {
+    PeerTls {
         ca: pem(&tls.ca),
         identity: tls.identity.as_ref().map(identity),
         server_name: match tls.server_name.as_str() {
