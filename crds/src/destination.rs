@@ -208,12 +208,33 @@ fn default_write_timeout() -> Duration {
 }
 
 /// A file that lines are appended to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.rotate) || !self.path.startsWith('/dev/')")
+    .message("a device cannot be rotated: leave out rotate"))]
 pub struct File {
     /// The absolute path on the relay. /dev/stdout is the relay's standard output.
     #[schemars(length(min = 2, max = 4096), regex(pattern = "^/"))]
     pub path: String,
+    /// When the file is put aside and a new one begun. Default: never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rotate: Option<Rotate>,
+}
+
+/// When a file is put aside: as PATH.1, and those that were put aside before as PATH.2 and so on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Rotate {
+    /// How large the file becomes before that, in bytes; at least 64Ki. Up to a megabyte more may be in it.
+    pub max_bytes: Size,
+    /// How many that were put aside are kept; older ones are removed.
+    #[serde(default = "default_rotate_keep")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub keep: i32,
+}
+
+fn default_rotate_keep() -> i32 {
+    5
 }
 
 /// What may wait in memory for a destination, in every relay pod.

@@ -35,7 +35,7 @@ pub use blocklist::{Blocklist, BlocklistSpec};
 pub use conditions::{ConditionType, Reason};
 pub use destination::{
     Carbon, CarbonTransport, DeadLetter, Destination, DestinationSpec, Encoding, File, Queue,
-    Resend, ServiceRef, Spool, Sync, WhenFull,
+    Resend, Rotate, ServiceRef, Spool, Sync, WhenFull,
 };
 pub use fleet::{
     DeletionPolicy, EphemeralSpool, FleetNetworkPolicy, NoSpool, Overrides, PersistentSpool,

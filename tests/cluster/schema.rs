@@ -1,5 +1,7 @@
 //! What the API server itself refuses, by structural schema and CEL, and in which words.
 
+use std::path::Path;
+
 use harness::{Cluster, aggregator, blocklist, destination, object, relay, rewriter, route};
 use serde_json::Value;
 
@@ -85,8 +87,63 @@ fn refused() -> Vec<(String, &'static [&'static str])> {
             listeners("{name: a, port: 1}"),
             &[
                 "spec.listeners[0]: Invalid value",
-                "name the protocol: set plaintext",
+                "set exactly one protocol: plaintext, pickle, protobuf or amqp",
             ],
+        ),
+        (
+            listeners("{name: a, port: 1, amqp: {address: \"rabbit:5672\", queues: [{name: q}]}}"),
+            &["set exactly one of port and unixSocket, and none with amqp"],
+        ),
+        (
+            listeners("{name: a, amqp: {address: \"rabbit:5672\", queues: []}}"),
+            &[
+                "spec.listeners[0].amqp.queues",
+                "should have at least 1 items",
+            ],
+        ),
+        (
+            listeners("{name: a, port: 1, plaintext: {transport: Udp}, compression: Gzip}"),
+            &["datagrams come to a port, not encrypted, not compressed"],
+        ),
+        (
+            destination(
+                "x",
+                "carbon: {address: \"a:1\", transport: Udp, encoding: Pickle}",
+            ),
+            &["datagrams hold plaintext, not encrypted and not compressed"],
+        ),
+        (
+            destination(
+                "x",
+                "carbon: {address: \"a:1\", encoding: Pickle, compression: Gzip}",
+            ),
+            &["only plaintext can be compressed"],
+        ),
+        (
+            destination("x", "file: {path: /dev/stdout, rotate: {maxBytes: 1Mi}}"),
+            &["a device cannot be rotated"],
+        ),
+        (
+            destination("x", "prometheusRemoteWrite: {url: \"ftp://a/b\"}"),
+            &["spec.prometheusRemoteWrite.url", "should match"],
+        ),
+        (
+            destination(
+                "x",
+                "prometheusRemoteWrite: {url: \"http://a/b\", auth: {basic: {name: a}, bearer: {name: b}}}",
+            ),
+            &["set exactly one of basic and bearer"],
+        ),
+        (
+            destination("x", "kafka: {brokers: [], topic: \"a b\"}"),
+            &["spec.kafka.brokers", "spec.kafka.topic", "should match"],
+        ),
+        (
+            destination(
+                "x",
+                "grafanaNet: {url: \"https://a/metric\", apiKey: {name: a}, storageSchemas: x}",
+            ),
+            &["spec.grafanaNet.url", "should match"],
         ),
         (
             listeners(""),
@@ -427,6 +484,17 @@ fn what_cannot_work_is_refused_in_words_that_say_why() {
 }
 
 #[test]
+fn the_examples_are_accepted() {
+    let Some(cluster) = Cluster::shared() else {
+        return;
+    };
+    let kubectl = cluster.namespace("schema-examples");
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples");
+    let examples = examples.to_string_lossy();
+    kubectl.run(&["apply", "--dry-run=server", "--filename", &examples]);
+}
+
+#[test]
 fn what_can_work_is_accepted_and_its_defaults_are_filled_in() {
     let Some(cluster) = Cluster::shared() else {
         return;
@@ -473,11 +541,13 @@ fn what_can_work_is_accepted_and_its_defaults_are_filled_in() {
         "carbon": {
             "address": "graphite.example.com:2003",
             "connectTimeout": "5s",
-            "connections": 1,
+            "encoding": "Plaintext",
+            "transport": "Tcp",
             "maxConnectionAge": "1h",
-                "connections": 1,
+            "connections": 1,
             "writeTimeout": "30s",
         },
+        "deadLetter": {"maxBytes": "64Mi"},
         "queue": {"maxBytes": "64Mi", "whenFull": "Spool"},
         "resend": {"maxBytes": "8Mi"},
         "spool": {"maxAge": "24h", "maxBytes": "10Gi", "sync": {"interval": "1s"}},

@@ -3,7 +3,11 @@
 use std::fs;
 use std::path::Path;
 
-use harness::{DEADLINE, Directory, RelayProcess, Sender, eventually, file, relay, route};
+use harness::{
+    DEADLINE, Directory, RelayProcess, Sender, destination, eventually, file, numbered_line, relay,
+    route,
+};
+use tempfile::TempDir;
 
 fn relay_to_file(path: &Path) -> (RelayProcess, Directory) {
     let directory = Directory::of([
@@ -126,4 +130,41 @@ fn a_full_disk_makes_lines_wait_and_hurts_nobody_else() {
     );
     relay.settle(2);
     assert_eq!(fs::read_to_string(&room).unwrap(), "a 1 1\nb 1 1\n");
+}
+
+#[test]
+fn a_file_that_is_large_enough_is_put_aside_between_lines() {
+    const LINES: u64 = 20_000;
+    let state = TempDir::new().unwrap();
+    let path = state.path().join("lines");
+    let spec = format!(
+        "file: {{path: {}, rotate: {{maxBytes: 64Ki, keep: 2}}}}",
+        path.display()
+    );
+    let directory = Directory::of([
+        relay("", ""),
+        destination("f", &spec),
+        route("all", "destinations: [{name: f}]"),
+    ]);
+    let relay = RelayProcess::run(&directory);
+    let mut sender = Sender::connect(relay.address());
+    let aside = |number: u32| state.path().join(format!("lines.{number}"));
+    let mut sent = 0;
+    while !aside(2).exists() || sent < LINES {
+        sender.send_numbers("n", sent, sent + 1000);
+        sent += 1000;
+        relay.settle(sent);
+    }
+    let files = [aside(2), aside(1), path];
+    let text: String = files
+        .iter()
+        .map(|file| std::fs::read_to_string(file).unwrap())
+        .collect();
+    let lines: Vec<&str> = text.lines().collect();
+    // The last ones, in order and whole: what is older was removed.
+    let first = sent - lines.len() as u64;
+    for (line, number) in lines.iter().zip(first..) {
+        assert_eq!(*line, numbered_line("n", number).trim_end());
+    }
+    assert!(!aside(3).exists() && std::fs::metadata(aside(1)).unwrap().len() >= 64 << 10);
 }

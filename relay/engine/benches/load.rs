@@ -163,6 +163,7 @@ fn snapshot(routes: usize, regex: &str) -> Snapshot {
             }),
             endpoint: Some(proto::destination::Endpoint::File(proto::File {
                 path: "/x".into(),
+                ..proto::File::default()
             })),
             ..proto::Destination::default()
         }],

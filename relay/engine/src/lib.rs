@@ -58,6 +58,6 @@ pub use table::{
     Address, Amqp, AmqpQueue, AmqpServer, AmqpSource, Batch, CarbonForm, Compression, Credential,
     Credentials, Destination, Endpoint, Format, Framed, GrafanaNet, Identity, IdleTarget, Kafka,
     KafkaPayload, ListenAddress, Listener, ListenerTls, LoadError, LoadErrorKind, Partitioning,
-    PeerTls, Pem, Plaintext, Protocol, Queue, RemoteWrite, Sasl, SaslMechanism, Shadowed, Sink,
-    SinkKind, Spool, Table, WhenFull, shadowed,
+    PeerTls, Pem, Plaintext, Protocol, Queue, RemoteWrite, Rotation, Sasl, SaslMechanism, Shadowed,
+    Sink, SinkKind, Spool, Table, WhenFull, shadowed,
 };

@@ -143,9 +143,20 @@ pub enum Endpoint {
     File {
         /// Absolute.
         path: PathBuf,
+        /// When it is put aside; `None`: never.
+        rotation: Option<Rotation>,
     },
     /// A server that says what it took.
     Sink(Arc<Sink>),
+}
+
+/// When a file is put aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rotation {
+    /// How large it becomes before that, in bytes. At least 64 KiB.
+    pub bytes_max: u64,
+    /// How many that were put aside are kept. At least 1.
+    pub keep: u32,
 }
 
 /// What lines become on their way to a carbon server.
@@ -376,7 +387,7 @@ impl Endpoint {
                         (None, Some(_)) | (Some(_), None) => false,
                     }
             }
-            (Self::File { path }, Self::File { path: other_path }) => path == other_path,
+            (Self::File { .. }, Self::File { .. }) => self == other,
             (Self::Sink(sink), Self::Sink(other)) => sink == other,
             (Self::Carbon { .. } | Self::File { .. } | Self::Sink(_), _) => false,
         }

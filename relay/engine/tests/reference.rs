@@ -586,6 +586,7 @@ fn destination(name: &str) -> proto::Destination {
         }),
         endpoint: Some(proto::destination::Endpoint::File(proto::File {
             path: "/x".into(),
+            ..proto::File::default()
         })),
         ..proto::Destination::default()
     }

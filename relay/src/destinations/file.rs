@@ -1,11 +1,12 @@
 //! A file that lines are appended to. Writing may block for as long as a disk or a pipe likes, so it is done on a thread of
 //! the runtime's blocking pool, one write at a time.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 
 use bytes::{Buf as _, Bytes};
+use relay_engine::Rotation;
 use tokio::task::spawn_blocking;
 
 use super::queue::Lane;
@@ -14,13 +15,21 @@ use super::sender::InHand;
 /// An open file.
 pub(crate) struct Connection {
     // `None` only while a write is under way.
-    file: Option<File>,
+    file: Option<Appended>,
+}
+
+// A file, and when it is put aside.
+struct Appended {
+    file: File,
+    bytes: u64,
+    path: PathBuf,
+    rotation: Option<Rotation>,
 }
 
 impl Connection {
     /// Opens the file for appending, and makes it if it is not there.
-    pub(crate) async fn open(path: PathBuf) -> io::Result<Self> {
-        let open = move || OpenOptions::new().append(true).create(true).open(path);
+    pub(crate) async fn open(path: PathBuf, rotation: Option<Rotation>) -> io::Result<Self> {
+        let open = move || Appended::open(path, rotation);
         Ok(Self {
             file: Some(spawn_blocking(open).await??),
         })
@@ -44,13 +53,59 @@ impl Connection {
             let mut written = 0;
             let result = chunks
                 .iter()
-                .try_for_each(|bytes| append(&mut file, bytes, &mut written));
+                .try_for_each(|bytes| file.append(bytes, &mut written));
             (file, written, result)
         });
         let (file, written, result) = writing.await?;
         self.file = Some(file);
         in_hand.advance(written, lane);
         result
+    }
+}
+
+impl Appended {
+    fn open(path: PathBuf, rotation: Option<Rotation>) -> io::Result<Self> {
+        let file = OpenOptions::new().append(true).create(true).open(&path)?;
+        Ok(Self {
+            bytes: file.metadata()?.len(),
+            file,
+            path,
+            rotation,
+        })
+    }
+
+    // Whole lines, unless a write before was cut short. A file is put aside before what is to come.
+    fn append(&mut self, bytes: &[u8], written: &mut usize) -> io::Result<()> {
+        if let Some(rotation) = self.rotation
+            && self.bytes >= rotation.bytes_max
+        {
+            self.put_aside(rotation.keep)?;
+        }
+        let before = *written;
+        let result = append(&mut self.file, bytes, written);
+        self.bytes += (*written - before) as u64;
+        result
+    }
+
+    fn put_aside(&mut self, keep: u32) -> io::Result<()> {
+        let aside = |number: u32| {
+            let mut path = self.path.clone().into_os_string();
+            path.push(format!(".{number}"));
+            PathBuf::from(path)
+        };
+        for number in (1..keep).rev() {
+            match fs::rename(aside(number), aside(number + 1)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        match fs::rename(&self.path, aside(1)) {
+            // Somebody else did.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        *self = Self::open(self.path.clone(), self.rotation)?;
+        Ok(())
     }
 }
 

@@ -342,9 +342,11 @@ impl Sender {
                     let opening = carbon::Connection::open(address, options);
                     opening.await.map(Connection::Carbon)
                 }
-                Endpoint::File { path } => file::Connection::open(path.clone())
-                    .await
-                    .map(Connection::File),
+                Endpoint::File { path, rotation } => {
+                    file::Connection::open(path.clone(), *rotation)
+                        .await
+                        .map(Connection::File)
+                }
                 Endpoint::Sink(settings) => {
                     let is_first = self.key.connection == 0;
                     let opening =
@@ -714,7 +716,7 @@ impl std::fmt::Display for Described<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.0 {
             Endpoint::Carbon { address, .. } => address.fmt(f),
-            Endpoint::File { path } => path.display().fmt(f),
+            Endpoint::File { path, .. } => path.display().fmt(f),
             Endpoint::Sink(sink) => sink.kind.fmt(f),
         }
     }

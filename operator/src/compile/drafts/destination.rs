@@ -37,8 +37,12 @@ pub(super) fn message(
         )?));
     }
     if let Some(file) = &spec.file {
+        let rotate = file.rotate.as_ref();
         endpoints.push(Endpoint::File(proto::File {
             path: file.path.clone(),
+            rotate_bytes_max: rotate.map_or(0, |rotate| rotate.max_bytes.bytes()),
+            // The schema keeps it above 0.
+            rotate_keep: rotate.map_or(0, |rotate| rotate.keep.unsigned_abs()),
         }));
     }
     if let Some(to) = &spec.prometheus_remote_write {

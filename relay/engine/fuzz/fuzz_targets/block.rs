@@ -40,7 +40,7 @@ fn everything_to_one() -> Snapshot {
                 bytes_max: 1 << 20,
                 when_full: proto::WhenFull::Block.into(),
             }),
-            endpoint: Some(proto::destination::Endpoint::File(proto::File { path: "/x".into() })),
+            endpoint: Some(proto::destination::Endpoint::File(proto::File { path: "/x".into(), ..Default::default() })),
     ..proto::Destination::default()
 }],
         routes: vec![proto::Route {

@@ -12,7 +12,7 @@ pub fn snapshot(matches: &[Match]) -> Snapshot {
             bytes_max: 1 << 20,
             when_full: proto::WhenFull::Block.into(),
         }),
-        endpoint: Some(proto::destination::Endpoint::File(proto::File { path: "/x".into() })),
+        endpoint: Some(proto::destination::Endpoint::File(proto::File { path: "/x".into(), ..Default::default() })),
         ..Default::default()
     };
     let route = |(index, conditions): (usize, &Match)| proto::Route {

@@ -336,6 +336,7 @@ fn snapshot(destinations: &[&str]) -> Snapshot {
         }),
         endpoint: Some(proto::destination::Endpoint::File(proto::File {
             path: "/x".into(),
+            ..proto::File::default()
         })),
         ..proto::Destination::default()
     });

@@ -393,6 +393,7 @@ fn renewed_certificates_leave_connections_alone_and_nothing_else_does() {
         assert!(!before.is_renewed_by(&other), "{other:?}");
     }
     let file = Endpoint::File {
+        rotation: None,
         path: "/tmp/x".into(),
     };
     assert!(!before.is_renewed_by(&file));

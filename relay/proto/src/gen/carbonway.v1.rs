@@ -490,6 +490,12 @@ pub struct File {
     /// Absolute. /dev/stdout is this process's standard output.
     #[prost(string, tag = "1")]
     pub path: ::prost::alloc::string::String,
+    /// How large it becomes before it is put aside, in bytes; at least 64 KiB. Zero: it never is.
+    #[prost(uint64, tag = "2")]
+    pub rotate_bytes_max: u64,
+    /// How many that were put aside are kept.
+    #[prost(uint32, tag = "3")]
+    pub rotate_keep: u32,
 }
 /// A server that says what it took.
 #[derive(Clone, PartialEq, ::prost::Message)]

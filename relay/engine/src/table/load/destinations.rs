@@ -11,13 +11,15 @@ use relay_proto as proto;
 use super::{Key, Loader, identity, pem};
 use crate::lane::{DestinationIndex, Lane, LaneKey, Lanes};
 use crate::table::{
-    Address, CarbonForm, Destination, Endpoint, Format, PeerTls, Queue, Spool, WhenFull,
+    Address, CarbonForm, Destination, Endpoint, Format, PeerTls, Queue, Rotation, Spool, WhenFull,
 };
 
 const SPOOL_BYTES_MIN: u64 = 1 << 20;
 const SYNC_INTERVALS: RangeInclusive<Duration> =
     Duration::from_millis(10)..=Duration::from_secs(60);
 const RESEND_BYTES_MAX: u64 = 256 << 20;
+const ROTATE_BYTES_MIN: u64 = 64 << 10;
+const ROTATE_KEEP_MAX: u32 = 1000;
 const DEAD_LETTER_BYTES_MAX: u64 = 10 << 30;
 
 /// What keeps the memory of a relay bounded: every lane has a queue's share, and what is sent again.
@@ -235,13 +237,17 @@ impl Loader {
                         format!("'{}' is not an absolute path: begin it with /", file.path);
                     self.unsupported("file.path", message);
                 }
-                Endpoint::File { path }
+                Endpoint::File {
+                    path,
+                    rotation: self.rotation(file),
+                }
             }
             Some(proto::destination::Endpoint::Sink(sink)) => match self.sink(sink) {
                 Some(sink) => Endpoint::Sink(sink),
                 // That was said.
                 None => Endpoint::File {
                     path: PathBuf::new(),
+                    rotation: None,
                 },
             },
             None => {
@@ -251,9 +257,26 @@ impl Loader {
                 );
                 Endpoint::File {
                     path: PathBuf::new(),
+                    rotation: None,
                 }
             }
         }
+    }
+
+    fn rotation(&mut self, file: &proto::File) -> Option<Rotation> {
+        let (bytes_max, keep) = (file.rotate_bytes_max, file.rotate_keep);
+        if bytes_max == 0 {
+            return None;
+        }
+        if bytes_max < ROTATE_BYTES_MIN {
+            let message = format!("{bytes_max} bytes are too few: use at least 64Ki");
+            self.unsupported("file.rotate.maxBytes", message);
+        }
+        if !(1..=ROTATE_KEEP_MAX).contains(&keep) {
+            let message = format!("{keep} is out of range: use 1 to {ROTATE_KEEP_MAX}");
+            self.unsupported("file.rotate.keep", message);
+        }
+        Some(Rotation { bytes_max, keep })
     }
 
     fn carbon_form(&mut self, carbon: &proto::Carbon) -> CarbonForm {
