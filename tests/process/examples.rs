@@ -30,7 +30,7 @@ fn every_example_is_tested_and_named_in_the_readme() {
         assert!(readme.contains(&file), "README does not name {file}");
         let name = file.strip_suffix(".yaml").expect("examples are YAML");
         assert!(
-            tests.contains(&format!("(\"{name}\"")),
+            tests.contains(&format!("\"{name}\"")),
             "no test runs {file}"
         );
         files += 1;
