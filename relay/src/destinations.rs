@@ -3,6 +3,7 @@
 pub(crate) mod carbon;
 mod datagrams;
 pub(crate) mod file;
+mod in_hand;
 mod link;
 mod orphans;
 mod outq;

@@ -14,9 +14,9 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
+use super::in_hand::InHand;
 use super::outq::unacknowledged;
 use super::queue::Lane;
-use super::sender::InHand;
 use encoder::Encoder;
 use tls::Session;
 

@@ -8,8 +8,8 @@ use relay_engine::Address;
 use tokio::net::UdpSocket;
 
 use super::carbon::{candidates, within};
+use super::in_hand::InHand;
 use super::queue::Lane;
-use super::sender::InHand;
 
 /// The longest datagram, in bytes, unless a line is longer: what an Ethernet frame holds, less what IPv6, UDP and a tunnel take.
 const DATAGRAM_BYTES: usize = 1432;

@@ -9,8 +9,8 @@ use bytes::{Buf as _, Bytes};
 use relay_engine::Rotation;
 use tokio::task::spawn_blocking;
 
+use super::in_hand::InHand;
 use super::queue::Lane;
-use super::sender::InHand;
 
 /// An open file.
 pub(crate) struct Connection {

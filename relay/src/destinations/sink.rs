@@ -28,8 +28,8 @@ use tracing::warn;
 
 pub(crate) use dead_letters::DeadLetters;
 
+use super::in_hand::InHand;
 use super::queue::Lane;
-use super::sender::InHand;
 
 /// A batch takes no more lines when it has this many bytes.
 const BATCH_BYTES_MAX: usize = 4 << 20;
