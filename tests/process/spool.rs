@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use harness::{
-    DEADLINE, DestinationAccounts, Directory, RelayProcess, Sender, Signal, Sink, carbon,
+    DEADLINE, DestinationAccounts, Directory, RelayProcess, Sender, Signal, Sink, destination,
     eventually, relay, route,
 };
 
@@ -14,7 +14,12 @@ fn directory(sinks: &[&Sink], spec: &str) -> Directory {
     let names: Vec<String> = ('a'..).take(sinks.len()).map(String::from).collect();
     let mut objects = Vec::new();
     for (name, sink) in names.iter().zip(sinks) {
-        objects.push(carbon(name, sink.address(), spec));
+        // However slow the machine is, a sink that is stuck for a while is not given up.
+        let carbon = format!(
+            "carbon: {{address: \"{}\", writeTimeout: 10m}}",
+            sink.address()
+        );
+        objects.push(destination(name, &format!("{spec} {carbon}")));
         objects.push(route(name, &format!("destinations: [{{name: {name}}}]")));
     }
     directory.write("more.yaml", &objects.join("---\n"));
