@@ -38,7 +38,9 @@ pub(crate) struct Figures {
 impl Figures {
     /// Lines whose bytes were handed over.
     pub(crate) fn sent(&self) -> u64 {
-        self.sent_from_memory + self.spool.acknowledged - self.refused_from_spool
+        let sent = self.sent_from_memory + self.spool.acknowledged;
+        // A spool that was opened anew after a fault begins to count anew.
+        sent.saturating_sub(self.refused_from_spool)
     }
 
     /// Lines that were lost because the relay stopped.
