@@ -5,8 +5,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AllowedFrom, Amqp, Compression, Duration, GrafanaNet, Kafka, PeerTls, PrometheusRemoteWrite,
-    Size, Status,
+    AllowedFrom, Amqp, CloudWatch, Compression, Duration, GrafanaNet, Kafka, PeerTls,
+    PrometheusRemoteWrite, PubSub, Size, Status,
 };
 
 /// Who gets lines, and how much may wait for it. Exactly one endpoint is set.
@@ -69,7 +69,7 @@ use crate::{
     )
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("[has(self.carbon), has(self.file), has(self.prometheusRemoteWrite), has(self.kafka), has(self.grafanaNet), has(self.amqp)].exists_one(set, set)")
+#[x_kube(validation = Rule::new("[has(self.carbon), has(self.file), has(self.prometheusRemoteWrite), has(self.kafka), has(self.grafanaNet), has(self.amqp), has(self.pubSub), has(self.cloudWatch)].exists_one(set, set)")
     .message("set exactly one endpoint, such as carbon or file"))]
 pub struct DestinationSpec {
     /// A carbon server, or another relay.
@@ -84,6 +84,10 @@ pub struct DestinationSpec {
     pub grafana_net: Option<GrafanaNet>,
     /// A broker of AMQP 0-9-1, such as RabbitMQ.
     pub amqp: Option<Amqp>,
+    /// A topic of Google Cloud Pub/Sub.
+    pub pub_sub: Option<PubSub>,
+    /// A namespace of Amazon CloudWatch.
+    pub cloud_watch: Option<CloudWatch>,
     /// What is kept of lines that the server will never take. Carbon servers and files take everything.
     #[serde(default)]
     pub dead_letter: DeadLetter,

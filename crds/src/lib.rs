@@ -59,8 +59,9 @@ pub use route::{
     Algorithm, ConsistentHash, Distribution, HashKey, OnMatch, RelayRef, Route, RouteSpec, Target,
 };
 pub use sink::{
-    Amqp, AmqpServer, Batch, GrafanaNet, HttpAuth, HttpTls, Kafka, KafkaCompression, MappingAction,
-    MappingRule, MatchType, MetricData, Partitioning, PrometheusRemoteWrite, Sasl, SaslMechanism,
+    Amqp, AmqpServer, Batch, CloudWatch, CloudWatchBatch, GrafanaNet, HttpAuth, HttpTls, Kafka,
+    KafkaCompression, MappingAction, MappingRule, MatchType, MessageCompression, MessageEncoding,
+    MetricData, Partitioning, PrometheusRemoteWrite, PubSub, Sasl, SaslMechanism,
 };
 pub use status::{Health, LastError, OrphanedSpool, OrphanedSpools, RelayProgress, Status};
 pub use tls::{ListenerTls, PeerTls, SecretRef};

@@ -173,7 +173,7 @@ pub struct Kafka {
     #[serde(default)]
     pub batch: Batch,
     /// Connections to each broker, 1 to 32.
-    #[serde(default = "default_kafka_connections")]
+    #[serde(default = "default_one_connection")]
     #[schemars(range(min = 1, max = 32))]
     pub connections: i32,
     /// How long the cluster may take for one batch.
@@ -181,7 +181,7 @@ pub struct Kafka {
     pub timeout: Duration,
 }
 
-fn default_kafka_connections() -> i32 {
+fn default_one_connection() -> i32 {
     1
 }
 
@@ -337,10 +337,141 @@ pub struct Amqp {
     #[serde(default)]
     pub batch: Batch,
     /// Connections, 1 to 32; a series is always on one of them, so its points are in order.
-    #[serde(default = "default_kafka_connections")]
+    #[serde(default = "default_one_connection")]
     #[schemars(range(min = 1, max = 32))]
     pub connections: i32,
     /// How long the broker may take for one batch.
     #[serde(default = "default_sink_timeout")]
     pub timeout: Duration,
+}
+
+/// A topic of Google Cloud Pub/Sub: a message is published for each batch, and its lines count as sent when the topic has it.
+/// Pub/Sub hands messages to subscribers in any order, and may hand one over twice.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PubSub {
+    /// The project's ID.
+    #[schemars(length(min = 1, max = 255), regex(pattern = "^[a-z0-9][a-z0-9.:-]*$"))]
+    pub project: String,
+    /// The topic's ID; the topic must be there.
+    #[schemars(
+        length(min = 3, max = 255),
+        regex(pattern = "^[a-zA-Z][a-zA-Z0-9._~+%-]*$")
+    )]
+    pub topic: String,
+    /// What messages hold. The attribute content-type says it too: application/text, or application/python-pickle.
+    #[serde(default)]
+    pub encoding: MessageEncoding,
+    /// How messages are compressed. The attribute codec says it too: gzip, or none.
+    #[serde(default)]
+    pub compression: MessageCompression,
+    /// The server. Another one than Google's is that of a region or a private network, or an emulator: http://localhost:8085.
+    #[serde(default = "default_pub_sub_url")]
+    #[schemars(length(max = 2048), regex(pattern = r"^https?://[^/?#\s]+$"))]
+    pub url: String,
+    /// The Secret with a service account's key, in key.json. Default: what the relay finds where it runs (the service account
+    /// of its pod or machine, or what GOOGLE_APPLICATION_CREDENTIALS names), and nobody where the url is one of http.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret: Option<SecretRef>,
+    /// How lines are put together: a batch is a message.
+    #[serde(default)]
+    pub batch: Batch,
+    /// Connections, 1 to 32.
+    #[serde(default = "default_sink_connections")]
+    #[schemars(range(min = 1, max = 32))]
+    pub connections: i32,
+    /// How long the server may take for one batch.
+    #[serde(default = "default_sink_timeout")]
+    pub timeout: Duration,
+}
+
+fn default_pub_sub_url() -> String {
+    "https://pubsub.googleapis.com".to_owned()
+}
+
+/// What messages hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum MessageEncoding {
+    /// Lines, each with its newline.
+    #[default]
+    Plaintext,
+    /// Frames of carbon's pickle protocol, each of up to 500 points.
+    Pickle,
+}
+
+/// How messages are compressed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum MessageCompression {
+    #[default]
+    Gzip,
+    None,
+}
+
+/// A namespace of Amazon CloudWatch. The metric is the whole series, tags included: up to 255 characters of printable ASCII.
+/// CloudWatch counts a point twice that it had and did not say so.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CloudWatch {
+    /// The region: eu-west-1.
+    #[schemars(length(min = 1, max = 64), regex(pattern = "^[a-z0-9-]+$"))]
+    pub region: String,
+    /// CloudWatch's namespace that the metrics are in.
+    #[schemars(
+        length(min = 1, max = 255),
+        regex(pattern = "^[0-9A-Za-z._/# -][0-9A-Za-z._/# :-]*$")
+    )]
+    pub namespace: String,
+    /// Dimensions of every metric: values by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(
+        extend("maxProperties" = 30),
+        inner(length(min = 1, max = 1024))
+    )]
+    pub dimensions: BTreeMap<String, String>,
+    /// How finely CloudWatch keeps points, in seconds: 60, or 1, which costs more.
+    #[serde(default = "default_storage_resolution")]
+    #[schemars(extend("enum" = [1, 60]))]
+    pub storage_resolution: i32,
+    /// The server. Default: the region's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2048), regex(pattern = r"^https?://[^/?#\s]+$"))]
+    pub url: Option<String>,
+    /// The Secret with an access key, in accessKeyId and secretAccessKey. Default: what the relay finds where it runs, in AWS'
+    /// usual order (environment, shared files, the role of the pod's ServiceAccount, that of the container or machine).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret: Option<SecretRef>,
+    /// How lines are put together: a batch is a request, which costs money.
+    #[serde(default)]
+    pub batch: CloudWatchBatch,
+    /// Connections, 1 to 32; a series is always on one of them.
+    #[serde(default = "default_one_connection")]
+    #[schemars(range(min = 1, max = 32))]
+    pub connections: i32,
+    /// How long the server may take for one batch.
+    #[serde(default = "default_sink_timeout")]
+    pub timeout: Duration,
+}
+
+fn default_storage_resolution() -> i32 {
+    60
+}
+
+/// How lines are put together for CloudWatch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CloudWatchBatch {
+    /// Lines in one batch, at most: CloudWatch takes no more than 1000 at once.
+    #[schemars(range(min = 1, max = 1000))]
+    pub max_lines: i32,
+    /// How long a line waits for others that fill the batch, up to 1m.
+    pub wait: Duration,
+}
+
+impl Default for CloudWatchBatch {
+    fn default() -> Self {
+        Self {
+            max_lines: 1000,
+            wait: Duration::from_secs(10),
+        }
+    }
 }

@@ -12,7 +12,9 @@ use crds::{Aggregator, Blocklist, Destination, Namespaces, Relay, Rewriter, Rout
 use kube::ResourceExt;
 use relay_proto::ObjectRef;
 
-pub(crate) use secret::{PASSWORD, TOKEN, USERNAME};
+pub(crate) use secret::{
+    ACCESS_KEY_ID, PASSWORD, SECRET_ACCESS_KEY, SERVICE_ACCOUNT_KEY, TOKEN, USERNAME,
+};
 pub use secret::{Secret, SecretName};
 pub(crate) use service::ENDPOINTS_MAX;
 pub use service::{NoServers, SERVICE_LABEL, Service, ServiceName};

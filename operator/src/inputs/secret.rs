@@ -35,14 +35,24 @@ pub(crate) const PASSWORD: &str = "password";
 /// Where a token stands.
 pub(crate) const TOKEN: &str = "token";
 
+/// Where the key of one of Google's service accounts stands, in JSON.
+pub(crate) const SERVICE_ACCOUNT_KEY: &str = "key.json";
+/// Where the name of one of AWS' access keys stands.
+pub(crate) const ACCESS_KEY_ID: &str = "accessKeyId";
+/// Where what is secret of it stands.
+pub(crate) const SECRET_ACCESS_KEY: &str = "secretAccessKey";
+
 /// All keys that are read of a Secret.
-const KEYS: [&str; 6] = [
+const KEYS: [&str; 9] = [
     relay_tls::CERTIFICATE,
     relay_tls::KEY,
     relay_tls::CA,
     USERNAME,
     PASSWORD,
     TOKEN,
+    SERVICE_ACCOUNT_KEY,
+    ACCESS_KEY_ID,
+    SECRET_ACCESS_KEY,
 ];
 
 impl Secret {
@@ -138,6 +148,8 @@ fn of_destination(destination: &Destination) -> impl Iterator<Item = &SecretRef>
             .map(|sasl| &sasl.secret),
         grafana_net.map(|to| &to.api_key),
         amqp.and_then(|server| server.secret.as_ref()),
+        spec.pub_sub.as_ref().and_then(|to| to.secret.as_ref()),
+        spec.cloud_watch.as_ref().and_then(|to| to.secret.as_ref()),
     ];
     tls.chain(other_tls).chain(credentials).flatten()
 }

@@ -55,9 +55,9 @@ pub use outcome::{Reason, Tally};
 pub use process::{Engine, Limits, Moment, PointCounts, PointFate, Routed, UnixSeconds};
 pub use schemas::StorageSchemas;
 pub use table::{
-    Address, Amqp, AmqpQueue, AmqpServer, AmqpSource, Batch, CarbonForm, Compression, Credential,
-    Credentials, Destination, Endpoint, Format, Framed, GrafanaNet, Identity, IdleTarget, Kafka,
-    KafkaPayload, ListenAddress, Listener, ListenerTls, LoadError, LoadErrorKind, Partitioning,
-    PeerTls, Pem, Plaintext, Protocol, Queue, RemoteWrite, Rotation, Sasl, SaslMechanism, Shadowed,
-    Sink, SinkKind, Spool, Table, WhenFull, shadowed,
+    Address, Amqp, AmqpQueue, AmqpServer, AmqpSource, Batch, CarbonForm, CloudWatch, Compression,
+    Credential, Credentials, Destination, Endpoint, Format, Framed, GoogleAccess, GrafanaNet,
+    Identity, IdleTarget, Kafka, KafkaPayload, ListenAddress, Listener, ListenerTls, LoadError,
+    LoadErrorKind, Partitioning, PeerTls, Pem, Plaintext, Protocol, PubSub, Queue, RemoteWrite,
+    Rotation, Sasl, SaslMechanism, Shadowed, Sink, SinkKind, Spool, Table, WhenFull, shadowed,
 };

@@ -28,8 +28,8 @@ pub use listener::{
 };
 pub use shadow::{Shadowed, shadowed};
 pub use sink::{
-    Amqp, AmqpServer, Batch, Credential, Credentials, GrafanaNet, Kafka, KafkaPayload,
-    Partitioning, RemoteWrite, Sasl, SaslMechanism, Sink, SinkKind,
+    Amqp, AmqpServer, Batch, CloudWatch, Credential, Credentials, GoogleAccess, GrafanaNet, Kafka,
+    KafkaPayload, Partitioning, PubSub, RemoteWrite, Sasl, SaslMechanism, Sink, SinkKind,
 };
 
 /// Everything that a fleet of relays runs on, checked and compiled. It never changes.

@@ -110,6 +110,8 @@ impl destination::Endpoint {
             sink::Kind::GrafanaNet(to) => to.authorization.as_ref(),
             sink::Kind::Kafka(to) => to.sasl.as_ref()?.password.as_ref(),
             sink::Kind::Amqp(to) => to.server.as_ref()?.password.as_ref(),
+            sink::Kind::PubSub(to) => to.service_account_key.as_ref(),
+            sink::Kind::CloudWatch(to) => to.secret_access_key.as_ref(),
         }
     }
 
@@ -120,6 +122,8 @@ impl destination::Endpoint {
             sink::Kind::GrafanaNet(to) => to.authorization.as_mut(),
             sink::Kind::Kafka(to) => to.sasl.as_mut()?.password.as_mut(),
             sink::Kind::Amqp(to) => to.server.as_mut()?.password.as_mut(),
+            sink::Kind::PubSub(to) => to.service_account_key.as_mut(),
+            sink::Kind::CloudWatch(to) => to.secret_access_key.as_mut(),
         }
     }
 }

@@ -9,10 +9,12 @@
 //! ```
 
 mod amqp;
+mod cloud_watch;
 mod dead_letters;
 mod grafana_net;
 mod http;
 mod kafka;
+mod pub_sub;
 mod remote_write;
 mod series;
 
@@ -56,6 +58,8 @@ enum Server {
     Kafka(Box<kafka::Client>),
     GrafanaNet(Box<grafana_net::Client>),
     Amqp(Box<amqp::Client>),
+    PubSub(Box<pub_sub::Client>),
+    CloudWatch(Box<cloud_watch::Client>),
 }
 
 /// Why lines were not taken.
@@ -78,9 +82,12 @@ pub(crate) enum Refusal {
 struct Taken {
     /// Lines that the destination's settings leave out.
     left_out: u64,
-    /// Those that have no place on the server, and why. The others are there.
-    refused: Vec<(Range<usize>, &'static str)>,
+    /// Those that have no place on the server. The others are there.
+    refused: Refused,
 }
+
+// Lines by where they stand among those that were sent, and why each is refused.
+type Refused = Vec<(Range<usize>, &'static str)>;
 
 impl Connection {
     /// Finds out whether the server is there. `is_first` says whether it is the destination's first connection.
@@ -97,6 +104,12 @@ impl Connection {
                 Server::Kafka(Box::new(kafka::Client::open(to, settings).await?))
             }
             SinkKind::Amqp(to) => Server::Amqp(Box::new(amqp::Client::open(to, settings).await?)),
+            SinkKind::PubSub(to) => {
+                Server::PubSub(Box::new(pub_sub::Client::open(to, settings).await?))
+            }
+            SinkKind::CloudWatch(to) => {
+                Server::CloudWatch(Box::new(cloud_watch::Client::open(to, settings).await?))
+            }
             SinkKind::GrafanaNet(to) => {
                 let client = grafana_net::Client::open(to, settings, is_first);
                 Server::GrafanaNet(Box::new(client.await?))
@@ -119,7 +132,10 @@ impl Connection {
     /// Whether it is good for another try when the server did not take something. What speaks HTTP connects by itself.
     pub(crate) fn outlives_refusals(&self) -> bool {
         match self.server {
-            Server::RemoteWrite(_) | Server::GrafanaNet(_) => true,
+            Server::RemoteWrite(_)
+            | Server::GrafanaNet(_)
+            | Server::PubSub(_)
+            | Server::CloudWatch(_) => true,
             Server::Kafka(_) | Server::Amqp(_) => false,
         }
     }
@@ -210,6 +226,8 @@ impl Server {
             Self::Kafka(client) => client.send(lines).await,
             Self::GrafanaNet(client) => client.send(lines).await,
             Self::Amqp(client) => client.send(lines).await,
+            Self::PubSub(client) => client.send(lines).await,
+            Self::CloudWatch(client) => client.send(lines).await,
         }
     }
 }
@@ -240,6 +258,17 @@ impl fmt::Display for Refusal {
             Self::Never(why) => write!(f, "refused for good: {why}"),
         }
     }
+}
+
+// An error with what is behind it, which is what says what happened.
+fn told(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
 }
 
 // Where lines can be parted, about in the middle; `None`: there is but one.

@@ -137,6 +137,12 @@ pub fn connector(servers: Arc<RootCertStore>, identity: Option<CertifiedKey>) ->
     })
 }
 
+/// Has libraries that bring no cryptography of their own use ours. It may be called again.
+pub fn share_provider() {
+    // An error says that it was done before.
+    ring::default_provider().install_default().ok();
+}
+
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }

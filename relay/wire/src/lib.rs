@@ -20,6 +20,7 @@ pub mod proxy;
 pub mod remote_write;
 
 pub use compression::{Compression, Compressor, Decompressor};
+pub use line::{Line, Value};
 pub use points::Points;
 
 /// How long the length in front of a frame is, in bytes.

@@ -2,21 +2,27 @@
 
 /// A line of Graphite's line protocol, as the engine forwards it: three fields with one space between them.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Line<'a> {
-    pub(crate) name: &'a [u8],
-    pub(crate) value: Value,
-    /// Whole seconds.
-    pub(crate) timestamp: u32,
+pub struct Line<'a> {
+    /// The series, tags included.
+    pub name: &'a [u8],
+    /// The value.
+    pub value: Value,
+    /// Whole seconds since 1970.
+    pub timestamp: u32,
 }
 
+/// A value, as it was written.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Value {
+pub enum Value {
+    /// A whole number.
     Int(i64),
+    /// Any other number, or NaN.
     Float(f64),
 }
 
 impl Value {
-    pub(crate) fn as_f64(self) -> f64 {
+    /// It as a double.
+    pub fn as_f64(self) -> f64 {
         match self {
             Self::Int(int) => int as f64,
             Self::Float(float) => float,
@@ -26,7 +32,7 @@ impl Value {
 
 impl<'a> Line<'a> {
     /// Takes the first line off `lines`. `None`: there is none.
-    pub(crate) fn take(lines: &mut &'a [u8]) -> Option<Self> {
+    pub fn take(lines: &mut &'a [u8]) -> Option<Self> {
         let newline = memchr::memchr(b'\n', lines)?;
         let line = &lines[..newline];
         *lines = &lines[newline + 1..];

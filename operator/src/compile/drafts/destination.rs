@@ -57,6 +57,12 @@ pub(super) fn message(
     if let Some(to) = &spec.amqp {
         endpoints.push(Endpoint::Sink(sink::amqp(to, &secrets)?));
     }
+    if let Some(to) = &spec.pub_sub {
+        endpoints.push(Endpoint::Sink(sink::pub_sub(to, &secrets)?));
+    }
+    if let Some(to) = &spec.cloud_watch {
+        endpoints.push(Endpoint::Sink(sink::cloud_watch(to, &secrets)?));
+    }
     let endpoint = endpoints.pop().filter(|_| endpoints.is_empty());
     let endpoint = endpoint.ok_or_else(|| {
         let message = "set exactly one endpoint, such as carbon or file";

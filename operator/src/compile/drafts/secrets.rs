@@ -9,7 +9,10 @@ use relay_proto as proto;
 use relay_tls::{CA, CERTIFICATE, KEY};
 
 use crate::compile::Finding;
-use crate::inputs::{PASSWORD, Secret, SecretName, TOKEN, USERNAME};
+use crate::inputs::{
+    ACCESS_KEY_ID, PASSWORD, SECRET_ACCESS_KEY, SERVICE_ACCOUNT_KEY, Secret, SecretName, TOKEN,
+    USERNAME,
+};
 
 /// The Secrets that an object may refer to.
 pub(super) struct Secrets<'a> {
@@ -96,6 +99,37 @@ impl Secrets<'_> {
             self.text(reference, USERNAME, field)?,
             self.text(reference, PASSWORD, field)?,
         ))
+    }
+
+    /// The key of one of Google's service accounts.
+    pub(super) fn service_account_key(
+        &self,
+        reference: &SecretRef,
+        field: &str,
+    ) -> Result<proto::Credential, Finding> {
+        let key = self.text(reference, SERVICE_ACCOUNT_KEY, field)?;
+        // What else there is, the relay's library wants to know.
+        let parsed: Option<serde_json::Value> = serde_json::from_str(key).ok();
+        if !parsed.is_some_and(|key| key["type"] == "service_account") {
+            let fault = format!("{SERVICE_ACCOUNT_KEY} is not a service account's key in JSON");
+            return Err(self.invalid(reference, field, &fault));
+        }
+        Ok(credential(key.into()))
+    }
+
+    /// One of AWS' access keys: its name, and what is secret of it.
+    pub(super) fn access_key(
+        &self,
+        reference: &SecretRef,
+        field: &str,
+    ) -> Result<(&str, &str), Finding> {
+        let id = self.text(reference, ACCESS_KEY_ID, field)?.trim();
+        if id.is_empty() {
+            let fault = format!("{ACCESS_KEY_ID} is empty");
+            return Err(self.invalid(reference, field, &fault));
+        }
+        let secret = self.text(reference, SECRET_ACCESS_KEY, field)?;
+        Ok((id, secret.trim()))
     }
 
     fn header(

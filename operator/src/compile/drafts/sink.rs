@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use crds::{
-    Amqp, AmqpServer, Batch, Duration, GrafanaNet, HttpTls, Kafka, KafkaCompression, MappingAction,
-    MappingRule, MatchType, Partitioning, PeerTls, PrometheusRemoteWrite, Reason, Sasl,
-    SaslMechanism,
+    Amqp, AmqpServer, Batch, CloudWatch, CloudWatchBatch, Duration, GrafanaNet, HttpTls, Kafka,
+    KafkaCompression, MappingAction, MappingRule, MatchType, MessageCompression, MessageEncoding,
+    Partitioning, PeerTls, PrometheusRemoteWrite, PubSub, Reason, Sasl, SaslMechanism,
 };
 use relay_proto as proto;
 use relay_proto::sink::Kind;
@@ -110,6 +110,59 @@ pub(super) fn amqp(to: &Amqp, secrets: &Secrets<'_>) -> Result<proto::Sink, Find
         name_in_body: to.metric_name_in_body,
     });
     Ok(sink(kind, tls, &to.batch, to.connections, to.timeout))
+}
+
+pub(super) fn pub_sub(to: &PubSub, secrets: &Secrets<'_>) -> Result<proto::Sink, Finding> {
+    let key = to.secret.as_ref();
+    let key = key.map(|secret| secrets.service_account_key(secret, "pubSub.secret.name"));
+    let encoding = match to.encoding {
+        MessageEncoding::Plaintext => proto::Encoding::Unspecified,
+        MessageEncoding::Pickle => proto::Encoding::Pickle,
+    };
+    let compression = match to.compression {
+        MessageCompression::Gzip => proto::Compression::Gzip,
+        MessageCompression::None => proto::Compression::Unspecified,
+    };
+    let kind = Kind::PubSub(proto::PubSub {
+        url: to.url.clone(),
+        project: to.project.clone(),
+        topic: to.topic.clone(),
+        encoding: encoding.into(),
+        compression: compression.into(),
+        service_account_key: key.transpose()?,
+    });
+    Ok(sink(kind, None, &to.batch, to.connections, to.timeout))
+}
+
+pub(super) fn cloud_watch(to: &CloudWatch, secrets: &Secrets<'_>) -> Result<proto::Sink, Finding> {
+    let key = to.secret.as_ref();
+    let key = key.map(|secret| secrets.access_key(secret, "cloudWatch.secret.name"));
+    let (id, secret) = key.transpose()?.unwrap_or_default();
+    let region = &to.region;
+    let domain = match region.starts_with("cn-") {
+        true => "amazonaws.com.cn",
+        false => "amazonaws.com",
+    };
+    let url = to.url.clone();
+    let dimensions = to.dimensions.iter();
+    let kind = Kind::CloudWatch(proto::CloudWatch {
+        url: url.unwrap_or_else(|| format!("https://monitoring.{region}.{domain}")),
+        region: region.clone(),
+        namespace: to.namespace.clone(),
+        dimensions: dimensions
+            .map(|(name, value)| proto::Dimension {
+                name: name.clone(),
+                value: value.clone(),
+            })
+            .collect(),
+        // The schema keeps it above 0.
+        storage_resolution: to.storage_resolution.unsigned_abs(),
+        access_key_id: id.to_owned(),
+        secret_access_key: (!id.is_empty()).then(|| credential(secret.into())),
+    });
+    let CloudWatchBatch { max_lines, wait } = to.batch;
+    let batch = Batch { max_lines, wait };
+    Ok(sink(kind, None, &batch, to.connections, to.timeout))
 }
 
 /// `field` is where it is said.

@@ -41,6 +41,10 @@ pub enum SinkKind {
     GrafanaNet(GrafanaNet),
     /// An exchange of AMQP 0-9-1.
     Amqp(Amqp),
+    /// A topic of Google Cloud Pub/Sub.
+    PubSub(PubSub),
+    /// A namespace of Amazon CloudWatch.
+    CloudWatch(CloudWatch),
 }
 
 /// Prometheus' remote-write protocol, version 1.0.
@@ -165,6 +169,51 @@ pub struct AmqpServer {
     pub credentials: Option<Credentials>,
 }
 
+/// A topic of Google Cloud Pub/Sub, to which a message is published for each batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PubSub {
+    /// With http or https, and without a path.
+    pub url: String,
+    /// The project's ID.
+    pub project: String,
+    /// The topic's ID.
+    pub topic: String,
+    /// Messages hold pickles, and not lines.
+    pub has_pickles: bool,
+    /// They are compressed with gzip.
+    pub is_compressed: bool,
+    /// Who the relay says that it is.
+    pub access: GoogleAccess,
+}
+
+/// Who the relay says that it is, to Google.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GoogleAccess {
+    /// Nobody.
+    Anonymous,
+    /// The service account whose key this is, in JSON.
+    Key(Credential),
+    /// What it finds where it runs.
+    Found,
+}
+
+/// A namespace of Amazon CloudWatch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CloudWatch {
+    /// With http or https, and without a path.
+    pub url: String,
+    /// AWS' region.
+    pub region: String,
+    /// CloudWatch's namespace.
+    pub namespace: String,
+    /// Those of every point, with their values.
+    pub dimensions: Vec<(String, String)>,
+    /// How finely points are kept, in seconds: 1 or 60.
+    pub storage_resolution: u32,
+    /// The access key, as a user and his password; `None`: what the relay finds where it runs.
+    pub credentials: Option<Credentials>,
+}
+
 /// A user and his password.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credentials {
@@ -205,6 +254,8 @@ impl SinkKind {
             Self::Kafka(_) => "kafka",
             Self::GrafanaNet(_) => "grafanaNet",
             Self::Amqp(_) => "amqp",
+            Self::PubSub(_) => "pubSub",
+            Self::CloudWatch(_) => "cloudWatch",
         }
     }
 }
@@ -217,6 +268,8 @@ impl fmt::Display for SinkKind {
             Self::Kafka(to) => write!(f, "{} at {}", to.topic, to.brokers.join(",")),
             Self::GrafanaNet(to) => f.write_str(&to.url),
             Self::Amqp(to) => write!(f, "{} at {}", to.exchange, to.server.address),
+            Self::PubSub(to) => write!(f, "{}/{} at {}", to.project, to.topic, to.url),
+            Self::CloudWatch(to) => write!(f, "{} at {}", to.namespace, to.url),
         }
     }
 }

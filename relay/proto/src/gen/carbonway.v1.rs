@@ -515,7 +515,7 @@ pub struct Sink {
     /// Absent: the connection is not encrypted, unless the server's address says that it is.
     #[prost(message, optional, tag = "5")]
     pub tls: ::core::option::Option<PeerTls>,
-    #[prost(oneof = "sink::Kind", tags = "6, 7, 8, 9")]
+    #[prost(oneof = "sink::Kind", tags = "6, 7, 8, 9, 10, 11")]
     pub kind: ::core::option::Option<sink::Kind>,
 }
 /// Nested message and enum types in `Sink`.
@@ -530,6 +530,10 @@ pub mod sink {
         GrafanaNet(super::GrafanaNet),
         #[prost(message, tag = "9")]
         Amqp(super::Amqp),
+        #[prost(message, tag = "10")]
+        PubSub(super::PubSub),
+        #[prost(message, tag = "11")]
+        CloudWatch(super::CloudWatch),
     }
 }
 /// What opens a door. Its Debug shows no content.
@@ -657,6 +661,56 @@ pub struct GrafanaNet {
     /// storage-aggregation.conf. Empty: the server is not told.
     #[prost(string, tag = "5")]
     pub storage_aggregation: ::prost::alloc::string::String,
+}
+/// A topic of Google Cloud Pub/Sub, to which a message is published for each batch.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PubSub {
+    /// http or https, without a path.
+    #[prost(string, tag = "1")]
+    pub url: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub project: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub topic: ::prost::alloc::string::String,
+    /// Pickle, or unspecified: lines.
+    #[prost(enumeration = "Encoding", tag = "4")]
+    pub encoding: i32,
+    /// None or gzip.
+    #[prost(enumeration = "Compression", tag = "5")]
+    pub compression: i32,
+    /// In JSON. Absent: what the relay finds where it runs; nothing at all where url is one of http.
+    #[prost(message, optional, tag = "6")]
+    pub service_account_key: ::core::option::Option<Credential>,
+}
+/// A namespace of Amazon CloudWatch.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CloudWatch {
+    /// http or https, without a path.
+    #[prost(string, tag = "1")]
+    pub url: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub region: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub namespace: ::prost::alloc::string::String,
+    /// Of every point. Sorted by name.
+    #[prost(message, repeated, tag = "4")]
+    pub dimensions: ::prost::alloc::vec::Vec<Dimension>,
+    /// 1 or 60, in seconds.
+    #[prost(uint32, tag = "5")]
+    pub storage_resolution: u32,
+    /// Empty: what the relay finds where it runs, in AWS' order.
+    #[prost(string, tag = "6")]
+    pub access_key_id: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "7")]
+    pub secret_access_key: ::core::option::Option<Credential>,
+}
+/// A dimension of Amazon CloudWatch.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Dimension {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub value: ::prost::alloc::string::String,
 }
 /// How names become names and labels.
 #[derive(Clone, PartialEq, ::prost::Message)]

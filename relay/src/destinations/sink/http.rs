@@ -9,15 +9,16 @@ use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, RETRY_A
 use reqwest::{RequestBuilder, Response, StatusCode, Url};
 use tokio::net::TcpStream;
 
-use super::Refusal;
+use super::{Refusal, told};
 use crate::destinations::carbon::within;
 use crate::destinations::tls;
 
 /// How long a connect may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What of an answer is told to people, in bytes.
-const ANSWER_BYTES_MAX: usize = 512;
+/// How much of an answer is read, in bytes, and how much of that is told to people, in characters.
+const ANSWER_BYTES_MAX: usize = 16 << 10;
+const ANSWER_CHARS_TOLD: usize = 512;
 
 /// How long a server may have itself be left alone.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
@@ -76,30 +77,37 @@ impl Http {
 
     /// Sends a request. The answer is a good one.
     pub(super) async fn send(&self, request: RequestBuilder) -> Result<Response, Refusal> {
+        self.send_and_judge(request, |status, _| class(status))
+            .await
+    }
+
+    /// The same, with a server whose other answers mean what `judge` says of status and body.
+    pub(super) async fn send_and_judge(
+        &self,
+        request: RequestBuilder,
+        judge: impl FnOnce(StatusCode, &str) -> Class,
+    ) -> Result<Response, Refusal> {
         let answer = request.send().await.map_err(|error| {
             // The URL is told anyway, and may be long.
-            Refusal::later(told(error.without_url()))
+            Refusal::later(told(&error.without_url()))
         })?;
-        match class(answer.status()) {
-            Class::Taken => Ok(answer),
-            class @ (Class::Later | Class::Stopped | Class::Never) => {
-                Err(refusal(class, answer).await)
-            }
+        match answer.status().is_success() {
+            true => Ok(answer),
+            false => Err(refusal(answer, judge).await),
         }
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Class {
-    Taken,
+pub(super) enum Class {
     Later,
     Stopped,
     Never,
 }
 
-fn class(status: StatusCode) -> Class {
+/// What an answer that is not a good one means by its status.
+pub(super) fn class(status: StatusCode) -> Class {
     match status.as_u16() {
-        200..=299 => Class::Taken,
         408 | 425 | 429 | 500..=599 => Class::Later,
         // Who asks, and where, is wrong, and not what is sent.
         300..=399 | 401 | 402 | 403 | 404 | 405 | 407 | 410 => Class::Stopped,
@@ -107,7 +115,7 @@ fn class(status: StatusCode) -> Class {
     }
 }
 
-async fn refusal(class: Class, mut answer: Response) -> Refusal {
+async fn refusal(mut answer: Response, judge: impl FnOnce(StatusCode, &str) -> Class) -> Refusal {
     let status = answer.status();
     let after = retry_after(answer.headers());
     let mut body = Vec::new();
@@ -116,16 +124,20 @@ async fn refusal(class: Class, mut answer: Response) -> Refusal {
     {
         body.extend_from_slice(&piece);
     }
-    body.truncate(ANSWER_BYTES_MAX);
     let body = String::from_utf8_lossy(&body);
-    let text = match body.trim() {
+    let class = judge(status, &body);
+    let shown = match body.char_indices().nth(ANSWER_CHARS_TOLD) {
+        Some((end, _)) => &body[..end],
+        None => &body,
+    };
+    let text = match shown.trim() {
         "" => status.to_string(),
-        body => format!("{status}: {body}"),
+        shown => format!("{status}: {shown}"),
     };
     match class {
         Class::Never => Refusal::Never(text),
         Class::Stopped => Refusal::Stopped(text),
-        Class::Later | Class::Taken => Refusal::Later {
+        Class::Later => Refusal::Later {
             error: io::Error::other(text),
             after,
         },
@@ -144,17 +156,6 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX))
 }
 
-// An error with what is behind it, which is what says what happened.
-fn told(error: reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(&error);
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
-}
-
 fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, error)
 }
@@ -166,8 +167,6 @@ mod tests {
     #[test]
     fn answers_say_whether_it_is_worth_another_try() {
         for (status, expected) in [
-            (200, Class::Taken),
-            (204, Class::Taken),
             (307, Class::Stopped),
             (400, Class::Never),
             (401, Class::Stopped),

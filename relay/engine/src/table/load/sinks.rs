@@ -11,13 +11,16 @@ use crate::expression::Finder;
 use crate::mapping::{Mapping, Output, Rule};
 use crate::schemas::StorageSchemas;
 use crate::table::{
-    Address, Amqp, AmqpServer, Batch, Compression, Credentials, GrafanaNet, Kafka, KafkaPayload,
-    Partitioning, RemoteWrite, Sasl, SaslMechanism, Sink, SinkKind,
+    Address, Amqp, AmqpServer, Batch, CloudWatch, Compression, Credentials, GoogleAccess,
+    GrafanaNet, Kafka, KafkaPayload, Partitioning, PubSub, RemoteWrite, Sasl, SaslMechanism, Sink,
+    SinkKind,
 };
 use crate::template::Template;
 
 /// What keeps the memory for a batch bounded.
 const BATCH_LINES_MAX: u32 = 50_000;
+/// CloudWatch takes no more at once.
+const CLOUD_WATCH_POINTS_MAX: u32 = 1000;
 const BATCH_WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// Names of labels that have a meaning of their own.
@@ -37,6 +40,14 @@ impl Loader {
                 let host = self.url_host("grafanaNet.url", &to.url);
                 (host, self.grafana_net(to)?)
             }
+            Some(proto::sink::Kind::PubSub(to)) => {
+                let host = self.url_host("pubSub.url", &to.url);
+                (host, SinkKind::PubSub(self.pub_sub(to)))
+            }
+            Some(proto::sink::Kind::CloudWatch(to)) => {
+                let host = self.url_host("cloudWatch.url", &to.url);
+                (host, SinkKind::CloudWatch(self.cloud_watch(to)))
+            }
             None => {
                 let message = "no endpoint that this release knows: set another one, or upgrade the Relay's image";
                 return self.refuse("spec", message);
@@ -44,8 +55,16 @@ impl Loader {
         };
         let field = kind.field();
         let lines_max = sink.batch_lines_max;
-        if !(1..=BATCH_LINES_MAX).contains(&lines_max) {
-            let message = format!("{lines_max} is out of range: use 1 to {BATCH_LINES_MAX}");
+        let most = match kind {
+            SinkKind::CloudWatch(_) => CLOUD_WATCH_POINTS_MAX,
+            SinkKind::RemoteWrite(_)
+            | SinkKind::Kafka(_)
+            | SinkKind::GrafanaNet(_)
+            | SinkKind::Amqp(_)
+            | SinkKind::PubSub(_) => BATCH_LINES_MAX,
+        };
+        if !(1..=most).contains(&lines_max) {
+            let message = format!("{lines_max} is out of range: use 1 to {most}");
             self.unsupported(format!("{field}.batch.maxLines"), message);
         }
         let wait = Duration::from_millis(sink.batch_wait_ms);
@@ -183,6 +202,78 @@ impl Loader {
             has_name_in_body: to.name_in_body,
         });
         Some((address, kind))
+    }
+
+    fn pub_sub(&mut self, to: &proto::PubSub) -> PubSub {
+        for (field, id) in [("project", &to.project), ("topic", &to.topic)] {
+            if id.is_empty()
+                || !id
+                    .bytes()
+                    .all(|byte| byte.is_ascii_graphic() && byte != b'/')
+            {
+                let message = format!("'{id}' is no ID: use letters, digits, ., _, ~, +, % and -");
+                self.unsupported(format!("pubSub.{field}"), message);
+            }
+        }
+        let has_pickles = match to.encoding.try_into() {
+            Ok(proto::Encoding::Unspecified) => false,
+            Ok(proto::Encoding::Pickle) => true,
+            Ok(proto::Encoding::Protobuf) | Err(_) => {
+                let message = "not with Pub/Sub: use Plaintext or Pickle";
+                self.unsupported("pubSub.encoding", message);
+                false
+            }
+        };
+        let compression = self.compression("pubSub.compression", to.compression);
+        if !matches!(compression, None | Some(Compression::Gzip)) {
+            let message = "not with Pub/Sub: use Gzip or None";
+            self.unsupported("pubSub.compression", message);
+        }
+        PubSub {
+            url: to.url.clone(),
+            project: to.project.clone(),
+            topic: to.topic.clone(),
+            has_pickles,
+            is_compressed: compression.is_some(),
+            access: match &to.service_account_key {
+                Some(key) => GoogleAccess::Key(key.value.as_slice().into()),
+                None if to.url.starts_with("http:") => GoogleAccess::Anonymous,
+                None => GoogleAccess::Found,
+            },
+        }
+    }
+
+    fn cloud_watch(&mut self, to: &proto::CloudWatch) -> CloudWatch {
+        let storage_resolution = to.storage_resolution;
+        if !matches!(storage_resolution, 1 | 60) {
+            let message = format!("{storage_resolution} is not one of CloudWatch's: use 1 or 60");
+            self.unsupported("cloudWatch.storageResolution", message);
+        }
+        for proto::Dimension { name, value } in &to.dimensions {
+            let is_text = |text: &str| {
+                !text.is_empty() && text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
+            };
+            if !is_text(name) || name.starts_with(':') || name.len() > 255 || !is_text(value) {
+                let message = "not a dimension: use printable ASCII, and no : in front";
+                self.unsupported(format!("cloudWatch.dimensions[{name}]"), message);
+            }
+        }
+        let key = to.secret_access_key.as_ref();
+        CloudWatch {
+            url: to.url.clone(),
+            region: to.region.clone(),
+            namespace: to.namespace.clone(),
+            dimensions: to
+                .dimensions
+                .iter()
+                .map(|dimension| (dimension.name.clone(), dimension.value.clone()))
+                .collect(),
+            storage_resolution,
+            credentials: (!to.access_key_id.is_empty()).then(|| Credentials {
+                username: to.access_key_id.clone(),
+                password: key.map_or(&[][..], |key| &key.value).into(),
+            }),
+        }
     }
 
     /// `field` is where it is said. `None` after an error.
