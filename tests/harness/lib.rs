@@ -11,6 +11,7 @@
 
 mod accounts;
 mod apiserver;
+mod clouds;
 mod cluster;
 mod directory;
 mod eventually;
@@ -35,6 +36,7 @@ mod tls;
 
 pub use accounts::{Accounts, DestinationAccounts};
 pub use apiserver::ApiServer;
+pub use clouds::{CloudWatch, PROJECT, PubSub, clients, cloud};
 pub use cluster::{Cluster, Kubectl};
 pub use directory::{
     Directory, aggregator, blocklist, carbon, destination, file, object, relay, rewriter, route,

@@ -118,6 +118,19 @@ impl RelayProcess {
         relay
     }
 
+    /// Runs `carbonway run` on a directory with more in its environment, and waits until it is ready.
+    ///
+    /// # Panics
+    /// If it does not become ready in time.
+    pub fn run_with_environment(directory: &Directory, more: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(binary("carbonway"));
+        command.arg("run").arg(directory.path());
+        command.envs(more.iter().copied());
+        let mut relay = Self::start(&mut command);
+        relay.wait_until_ready();
+        relay
+    }
+
     /// Runs `carbonway run` on a directory with a state directory, at an address, as the last words of another command:
     /// `unshare`, `ip netns exec`. Waits until it is ready.
     ///

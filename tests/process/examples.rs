@@ -7,9 +7,10 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use harness::{
-    DEADLINE, Directory, HttpSink, Kafka, Prometheus, RabbitMq, RelayProcess, Sender, Sink, carbon,
-    eventually, object, route, unix_seconds,
+    CloudWatch, DEADLINE, Directory, HttpSink, Kafka, Prometheus, PubSub, RabbitMq, RelayProcess,
+    Sender, Sink, carbon, eventually, object, route, unix_seconds,
 };
+use serde_json::json;
 use tempfile::TempDir;
 
 use crate::inputs::{compressions, pickle};
@@ -262,6 +263,34 @@ fn an_output_to_grafana_net() {
             .all(|posted| posted.headers["authorization"] == "Bearer 123:secret")
     );
     relay.settle(1);
+}
+
+#[test]
+fn an_output_to_pub_sub() {
+    let Some(pub_sub) = PubSub::with_topic("graphite") else {
+        return;
+    };
+    let address = pub_sub.address().to_string();
+    let (_directory, relay) = run_at("output-pub-sub", "127.0.0.1:8085", &address);
+    Sender::deliver(relay.address(), LINE);
+    let attributes = json!({"codec": "gzip", "content-type": "application/text"});
+    let expected = (attributes, vec![json!(LINE.trim_end())]);
+    assert_eq!(pub_sub.pull("graphite", 1), [expected]);
+    relay.settle(1);
+}
+
+#[test]
+fn an_output_to_cloudwatch() {
+    let Some(cloud_watch) = CloudWatch::start() else {
+        return;
+    };
+    let address = cloud_watch.address().to_string();
+    let (_directory, relay) = run_at("output-cloud-watch", "127.0.0.1:5000", &address);
+    let now = unix_seconds();
+    Sender::deliver(relay.address(), format!("servers.web1.cpu 42 {now}\n"));
+    relay.settle(1);
+    let points = cloud_watch.points("Graphite", "servers.web1.cpu", &["cluster=production"]);
+    assert_eq!(points, [(now, 42.0)]);
 }
 
 #[test]
