@@ -98,7 +98,7 @@ image: ## Build the container images into target/image, without a Docker engine
 	deploy/image/build
 
 .PHONY: bench
-bench: ## Measure against HAProxy and carbon-c-relay; ARGS="--lines N --rounds N --only RELAY"
+bench: tools ## Measure beside HAProxy, carbon-c-relay and carbon-relay.py; ARGS="--cases A,pickle-in --rounds N --only RELAY"
 	cargo build --release --package carbonway --package bench
 	target/release/bench $(ARGS)
 

@@ -13,6 +13,8 @@ pub(crate) struct Case {
     /// How often each line arrives when none is lost, over all sinks; 0: it goes into an aggregate.
     pub copies: u64,
     pub load: Load,
+    pub input: Input,
+    pub output: Output,
     /// How many lines a round sends, unless told otherwise; in whole passes over the series.
     pub lines: u64,
     /// The rules, after the relay's own frame; `None` if this relay cannot say them.
@@ -21,7 +23,29 @@ pub(crate) struct Case {
     pub is_edited: bool,
 }
 
-pub(crate) const CASES: [Case; 9] = [
+/// What goes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Input {
+    Lines,
+    /// Pickles of up to 500 points, as carbon's clients send them.
+    Pickle,
+    /// Datagrams of as many lines as fit into an Ethernet frame.
+    Datagrams,
+}
+
+/// What comes out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Output {
+    #[default]
+    Lines,
+    Pickle,
+    /// Prometheus' remote-write protocol.
+    RemoteWrite,
+    /// Lines, to a broker.
+    Kafka,
+}
+
+pub(crate) const CASES: [Case; 14] = [
     Case {
         name: "A",
         title: "one route, one destination",
@@ -31,6 +55,8 @@ pub(crate) const CASES: [Case; 9] = [
         load: Load::Flood,
         lines: 10_000_000,
         rules: one_route,
+        input: Input::Lines,
+        output: Output::Lines,
         is_edited: false,
     },
     Case {
@@ -42,6 +68,8 @@ pub(crate) const CASES: [Case; 9] = [
         load: Load::Flood,
         lines: 10_000_000,
         rules: |relay| hashed_route(relay, 8),
+        input: Input::Lines,
+        output: Output::Lines,
         is_edited: false,
     },
     Case {
@@ -53,6 +81,8 @@ pub(crate) const CASES: [Case; 9] = [
         load: Load::Flood,
         lines: 10_000_000,
         rules: |relay| regex_routes(relay, 200),
+        input: Input::Lines,
+        output: Output::Lines,
         is_edited: false,
     },
     Case {
@@ -64,6 +94,8 @@ pub(crate) const CASES: [Case; 9] = [
         load: Load::Flood,
         lines: 10_000_000,
         rules: many_regex_routes,
+        input: Input::Lines,
+        output: Output::Lines,
         is_edited: false,
     },
     Case {
@@ -75,6 +107,8 @@ pub(crate) const CASES: [Case; 9] = [
         load: Load::FloodOfNewNames,
         lines: 5_000_000,
         rules: |relay| regex_routes(relay, 200),
+        input: Input::Lines,
+        output: Output::Lines,
         is_edited: false,
     },
     Case {
@@ -86,6 +120,8 @@ pub(crate) const CASES: [Case; 9] = [
         load: Load::FloodOfNow,
         lines: 10_000_000,
         rules: aggregate,
+        input: Input::Lines,
+        output: Output::Lines,
         is_edited: false,
     },
     Case {
@@ -99,6 +135,8 @@ pub(crate) const CASES: [Case; 9] = [
         },
         lines: 2_000_000,
         rules: one_route,
+        input: Input::Lines,
+        output: Output::Lines,
         is_edited: false,
     },
     Case {
@@ -112,6 +150,8 @@ pub(crate) const CASES: [Case; 9] = [
         },
         lines: 2_000_000,
         rules: many_regex_routes,
+        input: Input::Lines,
+        output: Output::Lines,
         is_edited: false,
     },
     Case {
@@ -125,7 +165,76 @@ pub(crate) const CASES: [Case; 9] = [
         },
         lines: 2_000_000,
         rules: many_regex_routes,
+        input: Input::Lines,
+        output: Output::Lines,
         is_edited: true,
+    },
+    Case {
+        name: "pickle-in",
+        title: "pickles in, lines out",
+        goal: "CPU ≤ 1,000 ns",
+        sinks: 1,
+        copies: 1,
+        load: Load::Flood,
+        input: Input::Pickle,
+        output: Output::Lines,
+        lines: 1_000_000,
+        rules: formats,
+        is_edited: false,
+    },
+    Case {
+        name: "pickle-out",
+        title: "lines in, pickles out",
+        goal: "CPU ≤ 1,000 ns",
+        sinks: 1,
+        copies: 1,
+        load: Load::Flood,
+        input: Input::Lines,
+        output: Output::Pickle,
+        lines: 1_000_000,
+        rules: formats,
+        is_edited: false,
+    },
+    Case {
+        name: "udp",
+        title: "datagrams in at 520,000 lines per second, lines out",
+        goal: "0 % lost",
+        sinks: 1,
+        copies: 1,
+        load: Load::Paced {
+            lines_per_slice: 130,
+        },
+        input: Input::Datagrams,
+        output: Output::Lines,
+        lines: 5_000_000,
+        rules: formats,
+        is_edited: false,
+    },
+    Case {
+        name: "remote-write",
+        title: "lines in, Prometheus' remote-write out",
+        goal: "CPU ≤ 3,333 ns",
+        sinks: 1,
+        copies: 1,
+        load: Load::Flood,
+        input: Input::Lines,
+        output: Output::RemoteWrite,
+        lines: 5_000_000,
+        rules: acknowledged,
+        is_edited: false,
+    },
+    Case {
+        name: "kafka",
+        title: "lines in, Kafka out",
+        goal: "CPU ≤ 3,333 ns",
+        sinks: 1,
+        copies: 1,
+        load: Load::Flood,
+        input: Input::Lines,
+        output: Output::Kafka,
+        lines: 5_000_000,
+        rules: acknowledged,
+        is_edited: false,
     },
 ];
 
@@ -137,8 +246,26 @@ impl Case {
     }
 }
 
+// Those that Python carbon knows, too.
+fn formats(relay: Relay) -> Option<String> {
+    match relay {
+        Relay::HaProxy | Relay::CarbonC => None,
+        // It has a place for what it sends to in its settings.
+        Relay::PythonCarbon => Some(String::new()),
+        Relay::Carbonway => one_route(relay),
+    }
+}
+
+fn acknowledged(relay: Relay) -> Option<String> {
+    match relay {
+        Relay::HaProxy | Relay::CarbonC | Relay::PythonCarbon => None,
+        Relay::Carbonway => one_route(relay),
+    }
+}
+
 fn one_route(relay: Relay) -> Option<String> {
     Some(match relay {
+        Relay::PythonCarbon => return None, // would take minutes
         Relay::HaProxy => "  server sink0 {sink0}\n".into(),
         Relay::CarbonC => "match * send to sink0 stop;\n".into(),
         Relay::Carbonway => carbonway_route("all", 0, "", "sink0"),
@@ -152,7 +279,7 @@ fn hashed_route(relay: Relay, sinks: usize) -> Option<String> {
             .collect()
     };
     match relay {
-        Relay::HaProxy => None,
+        Relay::HaProxy | Relay::PythonCarbon => None,
         Relay::CarbonC => Some(format!(
             "cluster ring fnv1a_ch replication 1{};\nmatch * send to ring stop;\n",
             members(" {", "}")
@@ -183,7 +310,7 @@ fn regex_routes(relay: Relay, misses: usize) -> Option<String> {
             miss(route)
         };
         match relay {
-            Relay::HaProxy => return None,
+            Relay::HaProxy | Relay::PythonCarbon => return None,
             Relay::CarbonC => writeln!(rules, "match {regex} send to sink1 stop;").ok()?,
             Relay::Carbonway => {
                 rules += &carbonway_route(&format!("r{route}"), 1, &regex, "sink1");
@@ -191,7 +318,7 @@ fn regex_routes(relay: Relay, misses: usize) -> Option<String> {
         }
     }
     rules += &match relay {
-        Relay::HaProxy => return None,
+        Relay::HaProxy | Relay::PythonCarbon => return None,
         Relay::CarbonC => "match * send to sink0 stop;\n".into(),
         Relay::Carbonway => carbonway_route("rest", 0, "", "sink0"),
     };
@@ -201,7 +328,7 @@ fn regex_routes(relay: Relay, misses: usize) -> Option<String> {
 fn many_regex_routes(relay: Relay) -> Option<String> {
     match relay {
         Relay::CarbonC => None, // would take an hour
-        Relay::HaProxy | Relay::Carbonway => regex_routes(relay, 10_000),
+        Relay::HaProxy | Relay::PythonCarbon | Relay::Carbonway => regex_routes(relay, 10_000),
     }
 }
 
@@ -214,7 +341,7 @@ pub(crate) fn edit(number: usize) -> String {
 fn aggregate(relay: Relay) -> Option<String> {
     const REGEX: &str = r"^servers\.p[0-9]+\.(dc[0-9])\.([a-z]+)-[0-9]+\.(.*)$";
     Some(match relay {
-        Relay::HaProxy => return None,
+        Relay::HaProxy | Relay::PythonCarbon => return None,
         Relay::CarbonC => format!(
             "aggregate {REGEX}\n\
              \x20 every 10 seconds expire after 12 seconds timestamp at start of bucket\n\

@@ -2,7 +2,7 @@
 
 use std::{
     io::Write as _,
-    net::{SocketAddrV4, TcpStream},
+    net::{SocketAddrV4, TcpStream, UdpSocket},
     ops::Range,
     thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -10,12 +10,19 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use crate::sink::Tally;
+use relay_wire::pickle;
+
+use crate::{
+    cases::{Case, Input},
+    sink::Tally,
+};
 
 const SERIES: u64 = 100_000;
 const CONNECTIONS: u64 = 4;
 // A relay may push back, but one that takes nothing for this long hangs.
 const STALL: Duration = Duration::from_secs(60);
+// What fits into an Ethernet frame, with its headers.
+const DATAGRAM_BYTES_MAX: usize = 1432;
 // At a pace, what is due is sent once in this time.
 const SLICE: Duration = Duration::from_millis(1);
 
@@ -55,15 +62,14 @@ impl Stamp {
 ///
 /// # Errors
 /// The relay refused or closed a connection, or stopped reading.
-pub(crate) fn send(to: SocketAddrV4, load: Load, lines: u64, epoch: Instant) -> Result<Tally> {
+pub(crate) fn send(to: SocketAddrV4, case: &Case, lines: u64, epoch: Instant) -> Result<Tally> {
+    let (load, input) = (case.load, case.input);
     let passes = lines.div_ceil(SERIES);
     thread::scope(|scope| {
         let senders: Vec<_> = (0..CONNECTIONS)
             .map(|connection| {
                 scope.spawn(move || {
-                    let stream = TcpStream::connect(to).context("cannot connect to the relay")?;
-                    stream.set_nodelay(true)?;
-                    stream.set_write_timeout(Some(STALL))?;
+                    let stream = Stream::open(to, input)?;
                     let share = Share::new(connection);
                     match load {
                         Load::Flood | Load::FloodOfNewNames | Load::FloodOfNow => {
@@ -84,7 +90,7 @@ pub(crate) fn send(to: SocketAddrV4, load: Load, lines: u64, epoch: Instant) -> 
     })
 }
 
-fn flood(mut stream: TcpStream, mut share: Share, load: Load, passes: u64) -> Result<Tally> {
+fn flood(mut stream: Stream, mut share: Share, load: Load, passes: u64) -> Result<Tally> {
     let mut sent = Tally::default();
     let mut tally = Tally::of(&share.text);
     for pass in 0..passes {
@@ -96,9 +102,7 @@ fn flood(mut stream: TcpStream, mut share: Share, load: Load, passes: u64) -> Re
         if load != Load::Flood {
             tally = Tally::of(&share.text);
         }
-        stream
-            .write_all(&share.text)
-            .context("the relay stopped reading")?;
+        stream.send(&share.text)?;
         sent += tally;
     }
     Ok(sent)
@@ -106,7 +110,7 @@ fn flood(mut stream: TcpStream, mut share: Share, load: Load, passes: u64) -> Re
 
 // A slice is stamped with when it was due, not with when it was written: a relay that pushes back pays for that.
 fn pace(
-    mut stream: TcpStream,
+    mut stream: Stream,
     mut share: Share,
     lines_per_slice: usize,
     passes: u64,
@@ -121,14 +125,63 @@ fn pace(
                 thread::sleep(early);
             }
             let text = share.stamped(slice, due - epoch);
-            stream
-                .write_all(text)
-                .context("the relay stopped reading")?;
+            stream.send(text)?;
             sent += Tally::of(text);
             due += SLICE;
         }
     }
     Ok(sent)
+}
+
+/// A way into the relay.
+pub(crate) enum Stream {
+    Lines(TcpStream),
+    // With what of the last frames there is memory for.
+    Pickle(TcpStream, Vec<u8>),
+    Datagrams(UdpSocket),
+}
+
+impl Stream {
+    pub(crate) fn open(to: SocketAddrV4, input: Input) -> Result<Self> {
+        if input == Input::Datagrams {
+            let socket = UdpSocket::bind((*to.ip(), 0))?;
+            socket.connect(to)?;
+            return Ok(Self::Datagrams(socket));
+        }
+        let stream = TcpStream::connect(to).context("cannot connect to the relay")?;
+        stream.set_nodelay(true)?;
+        stream.set_write_timeout(Some(STALL))?;
+        Ok(match input {
+            Input::Pickle => Self::Pickle(stream, Vec::new()),
+            Input::Lines | Input::Datagrams => Self::Lines(stream),
+        })
+    }
+
+    /// Sends whole lines.
+    pub(crate) fn send(&mut self, mut lines: &[u8]) -> Result<()> {
+        let sent = match self {
+            Self::Lines(stream) => stream.write_all(lines),
+            Self::Pickle(stream, frames) => {
+                frames.clear();
+                while !lines.is_empty() {
+                    let taken = pickle::encode(lines, frames);
+                    lines = &lines[taken..];
+                }
+                stream.write_all(frames)
+            }
+            Self::Datagrams(socket) => loop {
+                let fits = &lines[..lines.len().min(DATAGRAM_BYTES_MAX)];
+                let Some(end) = fits.iter().rposition(|byte| *byte == b'\n') else {
+                    break Ok(());
+                };
+                let (datagram, rest) = lines.split_at(end + 1);
+                lines = rest;
+                // Nobody there is for the relay's account to say.
+                drop(socket.send(datagram));
+            },
+        };
+        sent.context("the relay stopped reading")
+    }
 }
 
 #[expect(

@@ -6,6 +6,7 @@
 //! is a new process. Run it by hand (`make bench`); it has no place in CI.
 
 mod cases;
+mod kafka;
 mod load;
 mod measure;
 mod process;
@@ -18,13 +19,12 @@ use std::{env, fs, path::Path, process::ExitCode};
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
-    cases::{CASES, Case},
+    cases::{CASES, Case, Output},
     relays::Relay,
     sink::Sinks,
 };
 
-const USAGE: &str =
-    "bench [--cases A,C] [--only haproxy,carbon-c-relay,carbonway] [--lines N] [--rounds 5]";
+const USAGE: &str = "bench [--cases A,C] [--only haproxy,carbon-c-relay,carbon-relay.py,carbonway] [--lines N] [--rounds 5]";
 
 struct Options {
     cases: Vec<&'static Case>,
@@ -82,7 +82,8 @@ fn list<T>(names: &str, named: fn(&str) -> Option<T>) -> Result<Vec<T>> {
 fn run(options: &Options) -> Result<Vec<String>> {
     let dir = Path::new("target/bench");
     fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
-    for relay in &options.relays {
+    let is_wanted = |relay: &&Relay| options.cases.iter().any(|case| relay.has(case));
+    for relay in options.relays.iter().filter(is_wanted) {
         relay.version()?;
     }
     let sinks = Sinks::open(
@@ -92,6 +93,10 @@ fn run(options: &Options) -> Result<Vec<String>> {
             .map(|case| case.sinks)
             .max()
             .unwrap_or(0),
+        options
+            .cases
+            .iter()
+            .any(|case| case.output == Output::Kafka),
     )?;
     let mut problems = Vec::new();
     for case in &options.cases {

@@ -1,7 +1,7 @@
 //! What comes out: destinations that count, and that tell how late a line is if asked to.
 
 use std::{
-    io::Read as _,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream},
     ops::{AddAssign, Mul, Sub},
     sync::{
@@ -14,10 +14,14 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use crate::load::Stamp;
+use relay_wire::pickle::Decoder;
+use relay_wire::{FRAME_HEADER_BYTES, Points};
+
+use crate::{cases::Output, kafka::Broker, load::Stamp};
 
 const SINK_HOST: Ipv4Addr = Ipv4Addr::new(127, 77, 0, 2);
 const FIRST_PORT: u16 = 13000;
+const BROKER: SocketAddrV4 = SocketAddrV4::new(SINK_HOST, 9092);
 
 /// What a stream of lines amounts to, in whatever order and pieces it came.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -87,6 +91,8 @@ struct Counters {
     byte_sum: AtomicU64,
     connections: AtomicU64,
     delays: Mutex<Option<Delays>>,
+    // What connections that are made from here on bring.
+    form: Mutex<Output>,
 }
 
 /// How late lines were, in microseconds, each as often as it occurred.
@@ -139,11 +145,13 @@ impl Delays {
 /// The sinks, until this program ends.
 pub(crate) struct Sinks {
     addresses: Vec<SocketAddrV4>,
+    // Runs as long as they do.
+    _broker: Option<Broker>,
     counters: Arc<Counters>,
 }
 
 impl Sinks {
-    pub(crate) fn open(count: usize) -> Result<Self> {
+    pub(crate) fn open(count: usize, has_broker: bool) -> Result<Self> {
         let counters = Arc::new(Counters::default());
         let mut addresses = Vec::new();
         for (port, _) in (FIRST_PORT..).zip(0..count) {
@@ -154,17 +162,28 @@ impl Sinks {
             thread::spawn(move || accept(&listener, &counters));
             addresses.push(address);
         }
+        let broker = has_broker.then(|| Broker::start(BROKER)).transpose()?;
         Ok(Self {
             addresses,
+            _broker: broker,
             counters,
         })
     }
 
-    pub(crate) fn addresses(&self) -> &[SocketAddrV4] {
-        &self.addresses
+    /// Where these are taken.
+    pub(crate) fn addresses(&self, form: Output) -> &[SocketAddrV4] {
+        match form {
+            Output::Lines | Output::Pickle | Output::RemoteWrite => &self.addresses,
+            Output::Kafka => &[BROKER],
+        }
     }
 
-    /// What all of them got so far.
+    /// From here on connections bring this.
+    pub(crate) fn expect(&self, form: Output) {
+        *lock(&self.counters.form) = form;
+    }
+
+    /// What all of them got so far; of what are no lines only how many points.
     pub(crate) fn tally(&self) -> Tally {
         Tally {
             lines: self.counters.lines.load(Relaxed),
@@ -184,10 +203,7 @@ impl Sinks {
     }
 
     fn delays(&self) -> MutexGuard<'_, Option<Delays>> {
-        self.counters
-            .delays
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        lock(&self.counters.delays)
     }
 
     /// How many connections are open.
@@ -196,13 +212,24 @@ impl Sinks {
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn accept(listener: &TcpListener, counters: &Arc<Counters>) {
     for stream in listener.incoming() {
         let stream = stream.expect("a sink can accept");
         counters.connections.fetch_add(1, Relaxed);
         let counters = Arc::clone(counters);
         thread::spawn(move || {
-            count(stream, &counters);
+            let form = *lock(&counters.form);
+            match form {
+                Output::Lines => count(stream, &counters),
+                // What ends in a reset ends there.
+                Output::Pickle => drop(count_pickles(stream, &counters)),
+                Output::RemoteWrite => drop(count_samples(stream, &counters)),
+                Output::Kafka => {}
+            }
             counters.connections.fetch_sub(1, Relaxed);
         });
     }
@@ -216,10 +243,7 @@ fn count(mut stream: TcpStream, counters: &Counters) {
     while let Ok(length @ 1..) = stream.read(&mut buffer[TAIL..]) {
         let read = &buffer[TAIL..TAIL + length];
         let tally = Tally::of(read);
-        let mut delays = counters
-            .delays
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut delays = lock(&counters.delays);
         if let Some(delays) = delays.as_mut() {
             let now = delays.epoch.elapsed();
             let newlines = read.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
@@ -236,6 +260,62 @@ fn count(mut stream: TcpStream, counters: &Counters) {
         counters.lines.fetch_add(tally.lines, Relaxed);
         buffer.copy_within(length..TAIL + length, 0);
     }
+}
+
+fn count_pickles(stream: TcpStream, counters: &Counters) -> Result<()> {
+    let mut stream = BufReader::with_capacity(256 << 10, stream);
+    let (mut decoder, mut points, mut frame) = (Decoder::default(), Points::default(), Vec::new());
+    loop {
+        let mut header = [0; FRAME_HEADER_BYTES];
+        stream.read_exact(&mut header)?;
+        frame.resize(u32::from_be_bytes(header) as usize, 0);
+        stream.read_exact(&mut frame)?;
+        decoder.decode(&frame, &mut points)?;
+        counters.lines.fetch_add(points.len() as u64, Relaxed);
+    }
+}
+
+// Requests of Prometheus' remote-write protocol; each is taken.
+fn count_samples(stream: TcpStream, counters: &Counters) -> Result<()> {
+    let mut stream = BufReader::with_capacity(256 << 10, stream);
+    let mut snappy = snap::raw::Decoder::new();
+    let (mut line, mut body) = (String::new(), Vec::new());
+    loop {
+        let mut length = 0;
+        loop {
+            line.clear();
+            if stream.read_line(&mut line)? == 0 {
+                return Ok(());
+            }
+            match line.to_ascii_lowercase().trim_end().split_once(": ") {
+                Some(("content-length", value)) => length = value.parse()?,
+                None if line == "\r\n" => break,
+                Some(_) | None => {}
+            }
+        }
+        body.resize(length, 0);
+        stream.read_exact(&mut body)?;
+        let samples = series(&snappy.decompress_vec(&body)?).context("not a WriteRequest")?;
+        stream
+            .get_mut()
+            .write_all(b"HTTP/1.1 204 No Content\r\n\r\n")?;
+        counters.lines.fetch_add(samples, Relaxed);
+    }
+}
+
+// How many there are in a WriteRequest, each with one sample: its only field is field 1, of bytes.
+fn series(mut request: &[u8]) -> Option<u64> {
+    let mut count = 0;
+    while let Some(rest) = request.strip_prefix(&[0x0a]) {
+        let varint = rest.iter().position(|byte| *byte < 0x80)? + 1;
+        let length = rest[..varint]
+            .iter()
+            .rev()
+            .fold(0, |length, byte| length << 7 | usize::from(byte & 0x7f));
+        request = rest.get(varint + length..)?;
+        count += 1;
+    }
+    request.is_empty().then_some(count)
 }
 
 #[cfg(test)]
