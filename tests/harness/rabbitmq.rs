@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::{Process, eventually, finish, own_address, skip, tools};
+use crate::{Authority, Process, eventually, finish, own_address, skip, tools};
 
 const SCRIPT: &str = include_str!("rabbitmq.py");
 
@@ -35,6 +35,19 @@ impl RabbitMq {
     /// # Panics
     /// If it does not listen in time.
     pub fn start() -> Option<Self> {
+        Self::start_with(None)
+    }
+
+    /// One that takes clients of a CA over TLS, too, and shows them a certificate of it. `None`, with a message, where it is not
+    /// installed.
+    ///
+    /// # Panics
+    /// If it does not listen in time.
+    pub fn start_encrypted(authority: &Authority) -> Option<Self> {
+        Self::start_with(Some(authority))
+    }
+
+    fn start_with(authority: Option<&Authority>) -> Option<Self> {
         let has_client = tools("python").is_ok_and(|python| {
             finish(Command::new(python).args(["-c", "import pika"])).code == Some(0)
         });
@@ -51,6 +64,9 @@ impl RabbitMq {
         let distribution_port = free.local_addr().expect("it is bound").port();
         drop(free);
         let directory = TempDir::new().expect("a temporary directory can be made");
+        if let Some(authority) = authority {
+            Self::write_tls(authority, address, &directory);
+        }
         let mut command = Self::program("rabbitmq-server", &node, &directory);
         Self::at(&mut command, address, distribution_port);
         let this = Self {
@@ -62,6 +78,24 @@ impl RabbitMq {
         };
         this.wait_until_it_listens();
         Some(this)
+    }
+
+    fn write_tls(authority: &Authority, address: Ipv4Addr, directory: &TempDir) {
+        let identity = authority.identity(&address.to_string());
+        let write = |name: &str, content: &str| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, content).expect("it can be written");
+            path.display().to_string()
+        };
+        let settings = format!(
+            "listeners.ssl.1 = {address}:5671\nssl_options.cacertfile = {}\nssl_options.certfile = {}\n\
+             ssl_options.keyfile = {}\nssl_options.verify = verify_peer\n\
+             ssl_options.fail_if_no_peer_cert = true\n",
+            write("ca.pem", &authority.certificate),
+            write("cert.pem", &identity.certificate),
+            write("key.pem", &identity.key),
+        );
+        write("rabbitmq.conf", &settings);
     }
 
     fn at(command: &mut Command, address: Ipv4Addr, distribution_port: u16) {
@@ -79,7 +113,7 @@ impl RabbitMq {
             .env("RABBITMQ_NODENAME", node)
             .env("RABBITMQ_MNESIA_BASE", within("mnesia"))
             .env("RABBITMQ_LOG_BASE", within("log"))
-            .env("RABBITMQ_CONFIG_FILE", within("none"))
+            .env("RABBITMQ_CONFIG_FILE", within("rabbitmq"))
             .env("RABBITMQ_PID_FILE", within("pid"))
             .env("RABBITMQ_ENABLED_PLUGINS_FILE", within("plugins"));
         command
@@ -119,6 +153,11 @@ impl RabbitMq {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         (self.address, 5672).into()
+    }
+
+    /// Where it listens for those who speak TLS.
+    pub fn encrypted_address(&self) -> SocketAddr {
+        (self.address, 5671).into()
     }
 
     /// Ends all connections.

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use harness::{
-    DEADLINE, Directory, Flood, RabbitMq, RelayProcess, Sender, Sink, carbon, destination,
-    eventually, numbered_line, object, relay, route,
+    Authority, DEADLINE, Directory, Flood, RabbitMq, RelayProcess, Sender, Sink, carbon,
+    destination, eventually, numbered_line, object, relay, route,
 };
 use tempfile::TempDir;
 
@@ -243,4 +243,55 @@ fn a_broker_that_does_not_let_us_in_is_told_of() {
     rabbit.bind("none", "q", "#");
     relay.settle(1);
     assert_eq!(rabbit.consume("q", 1).len(), 1);
+}
+
+#[test]
+fn over_tls_both_sides_show_certificates_in_and_out() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let Some(rabbit) = RabbitMq::start_encrypted(&authority) else {
+        return;
+    };
+    let server = format!(
+        "address: \"{}\", tls: {{ca: {{name: ca}}, certificate: {{name: own}}}}",
+        rabbit.encrypted_address()
+    );
+    // One relay publishes, and another one takes it.
+    let sink = Sink::open();
+    let queue = "queues: [{name: all, bindingKeys: [\"#\"]}]";
+    let edge = object(
+        "Relay",
+        "edge",
+        &format!("listeners: [{{name: q, amqp: {{{server}, {queue}}}}}]"),
+    );
+    let labels = "{name: edge, labels: {carbonway.io/default: \"true\"}}";
+    let taking = Directory::of([
+        edge.replace("{name: edge}", labels),
+        carbon("a", sink.address(), ""),
+        route("all", "destinations: [{name: a}]"),
+    ]);
+    let publishing = Directory::of([
+        relay("", ""),
+        destination("q", &format!("amqp: {{{server}, batch: {{wait: 0s}}}}")),
+        route("all", "destinations: [{name: q}]"),
+    ]);
+    for directory in [&taking, &publishing] {
+        directory.write("own.yaml", &authority.identity("relay").secret("own"));
+    }
+    taking.write("ca.yaml", &authority.secret("ca"));
+    publishing.write("ca.yaml", &other.secret("ca"));
+    let taker = RelayProcess::run(&taking);
+    wait_for(&taker, "carbonway_consumer_connected", 1);
+    let publisher = RelayProcess::run(&publishing);
+    Sender::deliver(publisher.address(), "a.b 1 1700000000\n");
+    eventually(DEADLINE, "the unknown authority to be told", || {
+        let error =
+            publisher.json("/destinations")["destinations"][0]["lastError"]["message"].to_string();
+        match error.contains("UnknownIssuer") {
+            true => Ok(()),
+            false => Err(error),
+        }
+    });
+    publishing.write("ca.yaml", &authority.secret("ca"));
+    publisher.settle(1);
+    assert_eq!(sink.wait_for_lines(1), ["a.b 1 1700000000"]);
 }

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use harness::{
-    DEADLINE, Directory, Flood, Kafka, Message, RelayProcess, Sender, Signal, destination,
-    eventually, relay, route,
+    Authority, DEADLINE, Directory, Flood, Kafka, Message, RelayProcess, Sender, Signal,
+    destination, eventually, relay, route,
 };
 use serde_json::json;
 
@@ -172,4 +172,70 @@ fn a_broker_that_stands_still_gets_everything_when_it_goes_on() {
     let messages = kafka.consume("still", sent as usize * 2);
     let seen: BTreeSet<String> = messages.iter().map(Message::text).collect();
     assert_eq!(seen.len() as u64, sent);
+}
+
+#[test]
+fn a_user_shows_his_password_by_every_mechanism_and_it_can_be_replaced() {
+    let Some(kafka) = Kafka::absent() else {
+        return;
+    };
+    let mut kafka = kafka.of_user("relay", "the right one");
+    kafka.start();
+    let secret = |password: &str| {
+        format!(
+            "apiVersion: v1\nkind: Secret\nmetadata: {{name: user}}\n\
+             stringData: {{username: relay, password: {password}}}\n"
+        )
+    };
+    for mechanism in ["Plain", "ScramSha256", "ScramSha512"] {
+        kafka.create(mechanism, 2);
+        let sasl = format!("sasl: {{mechanism: {mechanism}, secret: {{name: user}}}}");
+        let directory = directory(&kafka, &format!("topic: {mechanism}, {sasl}, {AT_ONCE}"));
+        directory.write("secret.yaml", &secret("a wrong one"));
+        let relay = RelayProcess::run(&directory);
+        Sender::deliver(relay.address(), format!("{mechanism} 1 1\n"));
+        eventually(DEADLINE, "the refusal to be told", || {
+            match last_error(&relay).to_lowercase() {
+                error if error.contains("sasl") => Ok(()),
+                error => Err(error),
+            }
+        });
+        directory.write("secret.yaml", &secret("the right one"));
+        relay.settle(1);
+        assert_eq!(
+            kafka.consume(mechanism, 1)[0].text(),
+            format!("{mechanism} 1 1")
+        );
+        let log = relay.process.stderr().concat();
+        assert!(!log.contains("one"), "a secret is in the log");
+    }
+}
+
+#[test]
+fn a_broker_over_tls_is_believed_if_its_authority_is() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let Some(kafka) = Kafka::absent() else {
+        return;
+    };
+    let mut kafka = kafka.of_authority(&authority);
+    kafka.start();
+    kafka.create("secure", 2);
+    let directory = directory(
+        &kafka,
+        &format!("topic: secure, tls: {{ca: {{name: ca}}}}, {AT_ONCE}"),
+    );
+    directory.write("ca.yaml", &other.secret("ca"));
+    let relay = RelayProcess::run(&directory);
+    Sender::deliver(relay.address(), "a 1 1\n");
+    eventually(
+        DEADLINE,
+        "the unknown authority to be told",
+        || match last_error(&relay) {
+            error if error.contains("UnknownIssuer") => Ok(()),
+            error => Err(error),
+        },
+    );
+    directory.write("ca.yaml", &authority.secret("ca"));
+    relay.settle(1);
+    assert_eq!(kafka.consume("secure", 1)[0].text(), "a 1 1");
 }

@@ -23,7 +23,7 @@ pub(crate) struct Broker {
 impl Broker {
     pub(crate) fn start(address: SocketAddrV4) -> Result<Self> {
         let address = address.to_string();
-        let child = script(&["broker", &address])
+        let child = script(&["broker", &address, &address])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()

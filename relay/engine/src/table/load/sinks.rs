@@ -34,7 +34,7 @@ impl Loader {
                 let host = self.url_host("prometheusRemoteWrite.url", &to.url);
                 (host, self.remote_write(to))
             }
-            Some(proto::sink::Kind::Kafka(to)) => (Address::default(), self.kafka(to)?),
+            Some(proto::sink::Kind::Kafka(to)) => self.kafka(to)?,
             Some(proto::sink::Kind::Amqp(to)) => self.amqp(to)?,
             Some(proto::sink::Kind::GrafanaNet(to)) => {
                 let host = self.url_host("grafanaNet.url", &to.url);
@@ -97,14 +97,17 @@ impl Loader {
         })
     }
 
-    // `None` after an error.
-    fn kafka(&mut self, to: &proto::Kafka) -> Option<SinkKind> {
-        if to.brokers.is_empty() {
-            self.unsupported("kafka.brokers", "there is none: name one or more");
-        }
-        for (index, broker) in to.brokers.iter().enumerate() {
-            self.address(&format!("kafka.brokers[{index}]"), broker);
-        }
+    // With the first broker's address: each must show a certificate for its own. `None` after an error.
+    fn kafka(&mut self, to: &proto::Kafka) -> Option<(Address, SinkKind)> {
+        let brokers: Vec<Address> = to
+            .brokers
+            .iter()
+            .enumerate()
+            .map(|(index, broker)| self.address(&format!("kafka.brokers[{index}]"), broker))
+            .collect();
+        let Some(first) = brokers.into_iter().next() else {
+            return self.refuse("kafka.brokers", "there is none: name one or more");
+        };
         let is_topic = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
         if to.topic.is_empty() || !to.topic.chars().all(is_topic) {
             let message = format!(
@@ -130,14 +133,15 @@ impl Loader {
             let message = "not with Kafka: use Gzip or Snappy, or leave it out";
             self.unsupported("kafka.compression", message);
         }
-        Some(SinkKind::Kafka(Kafka {
+        let kind = SinkKind::Kafka(Kafka {
             brokers: to.brokers.clone(),
             topic: to.topic.clone(),
             is_encrypted: to.encrypted,
             sasl,
             payload,
             compression,
-        }))
+        });
+        Some((first, kind))
     }
 
     fn sasl(&mut self, sasl: &proto::Sasl) -> Option<Sasl> {
