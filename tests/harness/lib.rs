@@ -16,6 +16,7 @@ mod cluster;
 mod directory;
 mod eventually;
 mod http;
+mod http_output;
 mod http_sink;
 mod kafka;
 mod ledger;
@@ -43,6 +44,7 @@ pub use directory::{
 };
 pub use eventually::{DEADLINE, eventually, unix_seconds};
 pub use http::{Response, get, post};
+pub use http_output::HttpOutput;
 pub use http_sink::{Answer, HttpSink, Posted};
 pub use kafka::{Kafka, Message};
 pub use ledger::Ledger;

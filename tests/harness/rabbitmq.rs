@@ -132,14 +132,23 @@ impl RabbitMq {
     /// If it does not listen in time.
     pub fn kill_and_restart(&mut self) {
         self.kill();
+        self.restart();
+    }
+
+    /// Starts it again with what it has on disk, when it was killed.
+    ///
+    /// # Panics
+    /// If it does not listen in time.
+    pub fn restart(&mut self) {
         let mut command = Self::program("rabbitmq-server", &self.node, &self.directory);
         Self::at(&mut command, self.address, self.distribution_port);
         self.process = Process::start(&mut command);
         self.wait_until_it_listens();
     }
 
-    // The server is a child of what was started, which ends with it.
-    fn kill(&mut self) {
+    /// Kills it.
+    pub fn kill(&mut self) {
+        // The server is a child of what was started, which ends with it.
         let pid = std::fs::read_to_string(self.directory.path().join("pid"));
         let pid = pid
             .ok()

@@ -1,6 +1,7 @@
 //! What can happen to a relay under load, each at the length that is asked for: seconds in the process tier, minutes in the
 //! soak tier. Each checks that no line is lost that may not be, and gives what it measured.
 
+mod away;
 mod black_hole;
 mod day;
 mod down;
@@ -13,6 +14,7 @@ use crate::{
     DestinationAccounts, Directory, Ledger, RelayProcess, carbon, eventually, relay, route,
 };
 
+pub use away::every_sink_is_away;
 pub use black_hole::black_hole;
 pub use day::{Chance, day};
 pub use down::{DownFigures, down};

@@ -2,127 +2,24 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io::Read as _;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use harness::{
-    Answer, Directory, HttpSink, Posted, RelayProcess, Sender, destination, get, relay, route,
+    Answer, Directory, HttpOutput, HttpSink, RelayProcess, Sender, destination, get, relay, route,
     unix_seconds,
 };
 use tempfile::TempDir;
 
 use crate::counts;
 
-/// A kind of output.
-#[derive(Clone, Copy)]
-struct Output {
-    /// Its endpoint, for the URL `http://ADDRESS`.
-    spec: fn(SocketAddr) -> String,
-    /// Where it posts lines to.
-    path: &'static str,
-    /// The names in what it posts, with prefix `s.`, `t.`, … and a number.
-    names: fn(&Posted) -> Vec<String>,
-}
-
 const SETTINGS: &str = "batch: {maxLines: 500, wait: 10ms}, connections: 2, timeout: 2s";
 
-const PROMETHEUS: Output = Output {
-    spec: |address| {
-        format!("prometheusRemoteWrite: {{url: \"http://{address}/write\", {SETTINGS}}}")
-    },
-    path: "/write",
-    names: |posted| {
-        let body = snap::raw::Decoder::new().decompress_vec(&posted.body);
-        // A metric has _ for a dot.
-        words(&body.unwrap())
-            .map(|word| word.replacen('_', ".", 1))
-            .collect()
-    },
-};
-
-const GRAFANA_NET: Output = Output {
-    spec: |address| {
-        let schemas = "[all]\\npattern = .*\\nretentions = 10s:1d\\n";
-        format!(
-            "grafanaNet: {{url: \"http://{address}/metrics\", apiKey: {{name: key}}, storageSchemas: \"{schemas}\", {SETTINGS}}}"
-        )
-    },
-    path: "/metrics",
-    names: |posted| {
-        let mut body = Vec::new();
-        let mut frames = snap::read::FrameDecoder::new(&posted.body[..]);
-        frames.read_to_end(&mut body).unwrap();
-        words(&body).collect()
-    },
-};
-
-const PUB_SUB: Output = Output {
-    spec: |address| {
-        format!(
-            "pubSub: {{project: p, topic: top, url: \"http://{address}\", compression: None, {SETTINGS}}}"
-        )
-    },
-    path: "/v1/projects/p/topics/top:publish",
-    names: |posted| {
-        let body: serde_json::Value = serde_json::from_slice(&posted.body).unwrap();
-        let data = body["messages"][0]["data"].as_str().unwrap();
-        words(&base64(data)).collect()
-    },
-};
-
-const CLOUD_WATCH: Output = Output {
-    spec: |address| {
-        format!(
-            "cloudWatch: {{region: eu-west-1, namespace: ns, url: \"http://{address}\", secret: {{name: key}}, {SETTINGS}}}"
-        )
-    },
-    path: "/",
-    names: |posted| {
-        let mut body = Vec::new();
-        let mut gzip = flate2::read::GzDecoder::new(&posted.body[..]);
-        gzip.read_to_end(&mut body).unwrap();
-        words(&body).collect()
-    },
-};
-
-// What looks like a name of ours in a body: a letter, a dot or _, and digits.
-fn words(body: &[u8]) -> impl Iterator<Item = String> {
-    let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || b"._".contains(byte);
-    let words = body.split(move |byte| !is_word(byte));
-    let names = words.filter_map(|word| {
-        let word = str::from_utf8(word).ok()?;
-        let (letter, number) = word.split_once(['.', '_'])?;
-        let is_name = letter.len() == 1
-            && !number.is_empty()
-            && number.bytes().all(|byte| byte.is_ascii_digit());
-        let is_letter = letter.bytes().all(|byte| byte.is_ascii_lowercase());
-        (is_name && is_letter).then(|| word.to_owned())
-    });
-    names.collect::<Vec<_>>().into_iter()
-}
-
-fn base64(text: &str) -> Vec<u8> {
-    const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let digits = text
-        .bytes()
-        .filter_map(|byte| DIGITS.iter().position(|digit| *digit == byte));
-    let (mut bytes, mut bits, mut count) = (Vec::new(), 0_u32, 0);
-    for digit in digits {
-        bits = bits << 6 | digit as u32;
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            bytes.push((bits >> count) as u8);
-        }
-    }
-    bytes
-}
-
 struct Run {
-    output: Output,
+    output: HttpOutput,
     sink: HttpSink,
     relay: RelayProcess,
     sender: Sender,
@@ -132,16 +29,14 @@ struct Run {
 
 impl Run {
     // With nobody there yet.
-    fn start(output: Output) -> Self {
+    fn start(output: HttpOutput) -> Self {
         let sink = HttpSink::absent();
         let directory = Directory::of([
             relay("", ""),
-            destination("d", &(output.spec)(sink.address())),
+            destination("d", &output.spec(sink.address(), SETTINGS)),
             route("all", "destinations: [{name: d}]"),
         ]);
-        let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: key}\n\
-                      stringData: {token: t, accessKeyId: k, secretAccessKey: s}\n";
-        directory.write("secret.yaml", secret);
+        directory.write("secret.yaml", &HttpOutput::secret());
         let state = TempDir::new().unwrap();
         let relay = RelayProcess::run_with_state(&directory, state.path());
         let sender = Sender::connect(relay.address());
@@ -171,7 +66,7 @@ impl Run {
         self.sink.wait_until("every line", |posted| {
             for posted in &posted[seen..] {
                 if posted.answer.status == 200 && posted.uri.path() == self.output.path {
-                    for name in (self.output.names)(posted) {
+                    for name in self.output.names(posted) {
                         missing.remove(&name);
                     }
                 }
@@ -206,7 +101,7 @@ impl Run {
     }
 }
 
-fn meets_every_fault(output: Output) {
+fn meets_every_fault(output: HttpOutput) {
     let mut run = Run::start(output);
 
     // Nobody is there; and then it cannot take anything yet.
@@ -243,10 +138,11 @@ fn meets_every_fault(output: Output) {
     run.wait_for('f', 0..500);
 
     // Two lines are at fault.
-    let (path, names) = (run.output.path, run.output.names);
+    let output = run.output;
     run.sink.judge(move |posted| {
         let is_at_fault = |name: &String| name == "g.7" || name == "g.300";
-        let is_refused = posted.uri.path() == path && names(posted).iter().any(is_at_fault);
+        let is_refused =
+            posted.uri.path() == output.path && output.names(posted).iter().any(is_at_fault);
         is_refused.then(|| Answer::of(400))
     });
     run.send('g', 500);
@@ -267,20 +163,20 @@ fn meets_every_fault(output: Output) {
 
 #[test]
 fn prometheus_that_fails_in_every_way_gets_everything() {
-    meets_every_fault(PROMETHEUS);
+    meets_every_fault(HttpOutput::PROMETHEUS);
 }
 
 #[test]
 fn grafana_net_that_fails_in_every_way_gets_everything() {
-    meets_every_fault(GRAFANA_NET);
+    meets_every_fault(HttpOutput::GRAFANA_NET);
 }
 
 #[test]
 fn pub_sub_that_fails_in_every_way_gets_everything() {
-    meets_every_fault(PUB_SUB);
+    meets_every_fault(HttpOutput::PUB_SUB);
 }
 
 #[test]
 fn cloudwatch_that_fails_in_every_way_gets_everything() {
-    meets_every_fault(CLOUD_WATCH);
+    meets_every_fault(HttpOutput::CLOUD_WATCH);
 }

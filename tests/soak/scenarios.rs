@@ -37,3 +37,10 @@ fn a_day_in_minutes() {
     let (sent, missing) = scenarios::day(300);
     println!("{sent} lines sent; {missing} did not come, and may be missing");
 }
+
+#[test]
+fn every_sink_is_away_for_a_minute() {
+    if let Some((lines, took)) = scenarios::every_sink_is_away(MINUTE) {
+        println!("all had {lines} lines {took:?} after they were back");
+    }
+}
