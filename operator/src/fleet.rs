@@ -221,7 +221,12 @@ impl Fleets {
         }
         let objects = objects::objects(relay, &self.settings, &live, replicas);
         let not_applied = applier
-            .apply(relay, &objects, current.is_none())
+            .apply(
+                relay,
+                &objects,
+                &objects::unwanted(relay),
+                current.is_none(),
+            )
             .await
             .err();
         let troubles = Troubles {

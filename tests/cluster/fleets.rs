@@ -47,6 +47,37 @@ fn names(kubectl: &Kubectl, kinds: &str) -> Vec<String> {
 }
 
 #[test]
+fn what_a_relay_wants_no_more_goes_and_what_is_not_its_own_stays() {
+    let Some((_cluster, installation)) = install() else {
+        return;
+    };
+    let kubectl = &installation.kubectl;
+    let theirs = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: other-relay}\n\
+                  spec: {podSelector: {}, policyTypes: [Ingress]}\n";
+    kubectl.apply(theirs);
+    let edge = relay(
+        "",
+        "replicas: 0, networkPolicy: {senders: [{podSelector: {}}]},",
+    );
+    kubectl.apply(&edge);
+    kubectl.apply(&relay("", "replicas: 0,").replace("name: edge", "name: other"));
+    let create = ["wait", "--for=create", "--timeout=60s"];
+    let of_edge = ["service/edge-relay", "networkpolicy/edge-relay"];
+    kubectl.run(&[&create[..], &of_edge].concat());
+    kubectl.run(&[&create[..], &["statefulset/other-relay"]].concat());
+
+    kubectl.run(&[
+        "patch", "relay", "edge", "--type=json",
+        "--patch=[{\"op\": \"remove\", \"path\": \"/spec/networkPolicy\"}, {\"op\": \"replace\", \"path\": \"/spec/listeners\", \
+         \"value\": [{\"name\": \"local\", \"unixSocket\": {\"path\": \"/run/a.sock\"}, \"plaintext\": {}}]}]",
+    ]);
+    let delete = ["wait", "--for=delete", "--timeout=60s"];
+    kubectl.run(&[&delete[..], &of_edge].concat());
+    kubectl.get(&["networkpolicy", "other-relay"]);
+    kubectl.get(&["service", "edge-relay-pods"]);
+}
+
+#[test]
 fn a_relay_becomes_pods_which_hand_over_what_they_hold_before_they_go() {
     let Some((_cluster, installation)) = install() else {
         return;

@@ -83,7 +83,7 @@ impl Applier {
     }
 
     /// Brings `objects` of a Relay about, as far as they differ from what was applied last; the last one in any case if it
-    /// `is_missing`.
+    /// `is_missing`. Those that are `unwanted`, and are the Relay's, go.
     ///
     /// # Errors
     /// The first that could not be; those after it were not tried.
@@ -91,31 +91,61 @@ impl Applier {
         &mut self,
         relay: &Relay,
         objects: &[Value],
+        unwanted: &[Value],
         is_missing: bool,
     ) -> Result<(), Fault> {
-        let uid = relay.uid().unwrap_or_default();
         for (index, object) in objects.iter().enumerate() {
             let of = Target::of(object);
-            let digest = Version::of(object.to_string().as_bytes());
-            let known = self
-                .applied
-                .get(&uid)
-                .and_then(|applied| applied.get(&of.label));
-            let is_new = known
-                .is_none_or(|known| known.digest != digest || known.at.elapsed() >= APPLY_AGAIN);
             let must_be_made = is_missing && index + 1 == objects.len();
-            if !is_new && !must_be_made {
-                continue;
+            if must_be_made || self.is_new(relay, object, &of) {
+                self.write(relay, object, &of).await?;
+                self.remember(relay, object, of);
             }
-            self.write(relay, object, &of).await?;
-            let applied = Applied {
-                digest,
-                at: Instant::now(),
-            };
-            self.applied
-                .entry(uid.clone())
-                .or_default()
-                .insert(of.label, applied);
+        }
+        for object in unwanted {
+            let of = Target::of(object);
+            if self.is_new(relay, object, &of) {
+                self.remove(relay, &of).await?;
+                self.remember(relay, object, of);
+            }
+        }
+        Ok(())
+    }
+
+    // Whether it is another than what was applied last, or that was long ago.
+    fn is_new(&self, relay: &Relay, object: &Value, of: &Target) -> bool {
+        let uid = relay.uid().unwrap_or_default();
+        let applied = self.applied.get(&uid);
+        let known = applied.and_then(|applied| applied.get(&of.label));
+        known
+            .is_none_or(|known| known.digest != digest(object) || known.at.elapsed() >= APPLY_AGAIN)
+    }
+
+    fn remember(&mut self, relay: &Relay, object: &Value, of: Target) {
+        let uid = relay.uid().unwrap_or_default();
+        let applied = Applied {
+            digest: digest(object),
+            at: Instant::now(),
+        };
+        self.applied
+            .entry(uid)
+            .or_default()
+            .insert(of.label, applied);
+    }
+
+    async fn remove(&self, relay: &Relay, of: &Target) -> Result<(), Fault> {
+        let namespace = relay.namespace().unwrap_or_default();
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(self.client.clone(), &namespace, &of.resource);
+        let live = call(of, api.get_opt(&of.name)).await?;
+        if live.is_some_and(|live| is_owned(live.owner_references(), relay)) {
+            call(of, api.delete(&of.name, &DeleteParams::default())).await?;
+            info!(
+                relay = relay.name_any(),
+                namespace,
+                object = of.label,
+                "removed"
+            );
         }
         Ok(())
     }
@@ -212,6 +242,10 @@ impl Target {
             name,
         }
     }
+}
+
+fn digest(object: &Value) -> Version {
+    Version::of(object.to_string().as_bytes())
 }
 
 fn size(stateful_set: &Value) -> &Value {

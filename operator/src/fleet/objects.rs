@@ -3,7 +3,7 @@
 //! | object               | there      |                                                                  |
 //! |----------------------|------------|------------------------------------------------------------------|
 //! | ServiceAccount       | always     | whose tokens show the operator who a pod is                      |
-//! | Service `…-relay`      | always     | where senders connect                                            |
+//! | Service `…-relay`      | with ports | where senders connect                                            |
 //! | Service `…-relay-pods` | always     | the pods' names, and an address for metrics                      |
 //! | PodDisruptionBudget  | always     | one pod at a time                                                |
 //! | NetworkPolicy        | if wanted  |                                                                  |
@@ -12,6 +12,8 @@
 //!
 //! Nothing that a snapshot can tell a running relay is in the pods' template, so a change of it restarts no pod: neither
 //! listeners, whose ports only the Service names, nor, up to a point, the drain time-out.
+
+use std::collections::BTreeSet;
 
 use crds::{
     DeletionPolicy, FleetNetworkPolicy, Overrides, RELAY_LABEL, Relay, RelaySpec, Transport,
@@ -126,6 +128,19 @@ pub(crate) fn objects(
     objects
 }
 
+/// What a Relay may have had before it was changed, and does not have any more: each by its name.
+pub(crate) fn unwanted(relay: &Relay) -> Vec<Value> {
+    let mut unwanted = Vec::new();
+    if service(relay).is_none() {
+        unwanted.push(("v1", "Service"));
+    }
+    if relay.spec.network_policy.is_none() {
+        unwanted.push(("networking.k8s.io/v1", "NetworkPolicy"));
+    }
+    let object = |(version, kind)| json!({"apiVersion": version, "kind": kind, "metadata": {"name": name(relay)}});
+    unwanted.into_iter().map(object).collect()
+}
+
 fn metadata(relay: &Relay, suffix: &str) -> Value {
     json!({
         "name": name(relay) + suffix,
@@ -158,30 +173,48 @@ struct Port {
 }
 
 // Of a listener for connections and datagrams the latter has a name of its own, for names are unique.
-fn ports(relay: &Relay) -> impl Iterator<Item = Port> {
-    let listeners = relay.spec.listeners.iter();
-    listeners.flat_map(|listener| {
-        let transport = listener.plaintext.as_ref().map(|lines| lines.transport);
-        let (name, udp_name) = (listener.name.clone(), format!("{}-udp", listener.name));
-        let protocols = match transport {
-            None | Some(Transport::Tcp) => vec![(name, "TCP")],
-            Some(Transport::Udp) => vec![(name, "UDP")],
-            Some(Transport::TcpAndUdp) => vec![(name, "TCP"), (udp_name, "UDP")],
+fn ports(relay: &Relay) -> Vec<Port> {
+    let listeners = &relay.spec.listeners;
+    let mut names: BTreeSet<String> = listeners
+        .iter()
+        .map(|listener| listener.name.clone())
+        .collect();
+    let mut ports = Vec::new();
+    for listener in listeners {
+        let Some(number) = listener.port else {
+            continue;
         };
-        let number = listener.port;
-        protocols.into_iter().filter_map(move |(name, protocol)| {
-            Some(Port {
+        let transport = listener.plaintext.as_ref().map(|lines| lines.transport);
+        let mut add = |name: &str, protocol| {
+            let name = name.to_owned();
+            ports.push(Port {
                 name,
-                number: number?,
+                number,
                 protocol,
-            })
-        })
-    })
+            });
+        };
+        match transport {
+            None | Some(Transport::Tcp) => add(&listener.name, "TCP"),
+            Some(Transport::Udp) => add(&listener.name, "UDP"),
+            Some(Transport::TcpAndUdp) => {
+                let mut udp_name = format!("{}-udp", listener.name);
+                let mut tried = 0;
+                while names.contains(&udp_name) {
+                    tried += 1;
+                    udp_name = format!("udp-{tried}");
+                }
+                add(&listener.name, "TCP");
+                add(&udp_name, "UDP");
+                names.insert(udp_name);
+            }
+        }
+    }
+    ports
 }
 
 // `None`: everybody who sends is on the pods' machines.
 fn service(relay: &Relay) -> Option<Value> {
-    let ports = ports(relay).map(|port| {
+    let ports = ports(relay).into_iter().map(|port| {
         json!({"name": port.name, "port": port.number, "targetPort": port.number, "protocol": port.protocol})
     });
     let ports: Vec<Value> = ports.collect();
@@ -215,6 +248,7 @@ fn pods_service(relay: &Relay) -> Value {
 fn network_policy(relay: &Relay, policy: &FleetNetworkPolicy) -> Value {
     let FleetNetworkPolicy { senders, monitors } = policy;
     let ports: Vec<_> = ports(relay)
+        .into_iter()
         .map(|port| json!({"port": port.number, "protocol": port.protocol}))
         .collect();
     json!({

@@ -103,6 +103,13 @@ fn the_service_has_a_port_for_every_way_in() {
     ]));
     let expected = "\"lines\" 2003 \"TCP\", \"lines-udp\" 2003 \"UDP\", \"datagrams\" 2013 \"UDP\", \"pickle\" 2004 \"TCP\"";
     assert_eq!(ports.as_deref(), Some(expected));
+    let ports = service(json!([
+        {"name": "a", "port": 1, "plaintext": both},
+        {"name": "a-udp", "port": 2, "plaintext": both},
+    ]));
+    let expected =
+        "\"a\" 1 \"TCP\", \"udp-1\" 1 \"UDP\", \"a-udp\" 2 \"TCP\", \"a-udp-udp\" 2 \"UDP\"";
+    assert_eq!(ports.as_deref(), Some(expected));
     let local = json!({"name": "local", "unixSocket": {"path": "/run/a.sock"}, "plaintext": {}});
     assert_eq!(service(json!([local])), None);
 }
