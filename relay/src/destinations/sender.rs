@@ -6,7 +6,6 @@
 //! the connection took last, for nobody says whether it arrived ([`window`](super::window)).
 
 use std::io;
-use std::pin::pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -87,6 +86,23 @@ enum Ended {
     Broken(io::Error),
     // The server is there, and does not take what it is sent.
     Refused(Refusal),
+}
+
+// What happens to a connection as time passes.
+struct Term {
+    // When its destination gets lines by failover again.
+    live_again_at: Instant,
+    ends_at: Option<Instant>,
+}
+
+impl Term {
+    fn new(age_max: Option<Duration>) -> Self {
+        let now = Instant::now();
+        Self {
+            live_again_at: now + LIVE_AGAIN,
+            ends_at: age_max.map(|age| now + age.mul_f64(1.0 - AGE_SPREAD * fastrand::f64())),
+        }
+    }
 }
 
 impl Sender {
@@ -349,101 +365,138 @@ impl Sender {
 
     // `endpoint` is the one that the connection is to; the settings may have another by now.
     async fn write(&mut self, connection: &mut Connection, endpoint: &Endpoint) -> Ended {
+        let (term, resend_bytes_max) = {
+            let settings = self.settings.borrow();
+            let resend_bytes_max = settings.resend_bytes_max / settings.lanes.len().max(1);
+            (Term::new(settings.connection_age_max), resend_bytes_max)
+        };
         self.in_hand.window.set_bytes_max(match connection {
-            Connection::Carbon(_) | Connection::Datagrams(_) => {
-                let settings = self.settings.borrow();
-                Some(settings.resend_bytes_max / settings.lanes.len().max(1))
-            }
+            Connection::Carbon(_) | Connection::Datagrams(_) => Some(resend_bytes_max),
             Connection::File(_) | Connection::Sink(_) => None,
         });
-        let Self {
-            lane,
-            key,
-            settings,
-            in_hand,
-            spool,
-            replay_at,
-            is_doubtful,
-            back_off,
-            ..
-        } = self;
-        let connected_at = Instant::now();
-        let age_max = settings.borrow().connection_age_max;
-        let ends_at =
-            age_max.map(|age| connected_at + age.mul_f64(1.0 - AGE_SPREAD * fastrand::f64()));
-        let mut aged = pin!(reached(ends_at));
-        let mut live_again = pin!(sleep_until(connected_at + LIVE_AGAIN));
         // Nothing will come after what is in hand, so it waits for nothing.
         let mut is_last = false;
         loop {
-            // Under load the timer below is never waited for.
-            if !lane.is_live() && connected_at.elapsed() >= LIVE_AGAIN {
-                lane.set_live(true);
-            }
-            if ends_at.is_some_and(|end| end <= Instant::now()) {
-                return Ended::Aged;
-            }
-            if in_hand.chunks.is_empty() {
-                let more = tokio::select! {
-                    biased;
-                    more = lane.take(&mut in_hand.chunks, TAKE_BYTES) => more,
-                    batch = next_batch(spool, *replay_at) => {
-                        in_hand.take_batch(batch, settings, replay_at);
-                        true
-                    }
-                    error = connection.broken() => return Ended::Broken(error),
-                    () = endpoint_changed(settings, key, endpoint) => return Ended::EndpointChanged,
-                    () = &mut live_again, if !lane.is_live() => continue,
-                    () = &mut aged => return Ended::Aged,
-                };
-                if !more && lane.has_left() {
-                    return Ended::Left;
-                }
-                if !more {
-                    return match connection.finish().await {
-                        Ok(()) => Ended::Finished,
-                        Err(error) => Ended::Broken(error),
-                    };
-                }
-            }
-            if in_hand.bytes() < BESIDE_BYTES
-                && *replay_at <= Instant::now()
-                && let Some(batch) = spool.as_mut().and_then(SpoolHandle::try_next)
-            {
-                in_hand.take_batch(batch, settings, replay_at);
-            }
-            if let Connection::Sink(sink) = connection
-                && !is_last
-                && let Some(until) = sink.waits_until(in_hand)
-            {
-                tokio::select! {
-                    biased;
-                    more = lane.take(&mut in_hand.chunks, TAKE_BYTES) => is_last = !more,
-                    () = sleep_until(until) => {}
-                    () = lane.left() => return Ended::Left,
-                    () = endpoint_changed(settings, key, endpoint) => return Ended::EndpointChanged,
-                }
-                continue;
-            }
-            let written = tokio::select! {
-                biased;
-                written = connection.write(in_hand, lane) => written,
-                () = lane.left() => return Ended::Left,
-                () = endpoint_changed(settings, key, endpoint) => return Ended::EndpointChanged,
-            };
-            if let (Some(spool), Some(end)) = (&*spool, in_hand.handed_over.take()) {
-                spool.handed_over(end);
-            }
-            in_hand.window.trim(|| connection.unacknowledged());
-            if let Err(ended) = written {
+            let written = self.write_some(connection, endpoint, &term, &mut is_last);
+            if let Err(ended) = written.await {
                 return ended;
             }
-            if std::mem::take(is_doubtful) {
-                *back_off = BACK_OFF_MIN;
-                lane.set_connected(true);
-                lane.link().connected(None);
+        }
+    }
+
+    // Waits for lines, or for others that they go together with, or hands over what there is.
+    async fn write_some(
+        &mut self,
+        connection: &mut Connection,
+        endpoint: &Endpoint,
+        term: &Term,
+        is_last: &mut bool,
+    ) -> Result<(), Ended> {
+        // Under load the timer for this is never waited for.
+        if !self.lane.is_live() && term.live_again_at <= Instant::now() {
+            self.lane.set_live(true);
+        }
+        if term.ends_at.is_some_and(|end| end <= Instant::now()) {
+            return Err(Ended::Aged);
+        }
+        if self.in_hand.chunks.is_empty() {
+            self.wait_for_lines(connection, endpoint, term).await?;
+            if self.in_hand.chunks.is_empty() {
+                return Ok(());
             }
         }
+        if self.in_hand.bytes() < BESIDE_BYTES
+            && self.replay_at <= Instant::now()
+            && let Some(batch) = self.spool.as_mut().and_then(SpoolHandle::try_next)
+        {
+            self.in_hand
+                .take_batch(batch, &self.settings, &mut self.replay_at);
+        }
+        if let Connection::Sink(sink) = connection
+            && !*is_last
+            && let Some(until) = sink.waits_until(&self.in_hand)
+        {
+            *is_last = self.wait_for_others(until, endpoint).await?;
+            return Ok(());
+        }
+        self.hand_over(connection, endpoint).await
+    }
+
+    // Nothing is in hand. It may still be so when this resolves, with no reason to give the connection up.
+    async fn wait_for_lines(
+        &mut self,
+        connection: &mut Connection,
+        endpoint: &Endpoint,
+        term: &Term,
+    ) -> Result<(), Ended> {
+        let Self {
+            lane,
+            in_hand,
+            replay_at,
+            ..
+        } = self;
+        let more = tokio::select! {
+            biased;
+            more = lane.take(&mut in_hand.chunks, TAKE_BYTES) => more,
+            batch = next_batch(&mut self.spool, *replay_at) => {
+                in_hand.take_batch(batch, &self.settings, replay_at);
+                true
+            }
+            error = connection.broken() => return Err(Ended::Broken(error)),
+            () = endpoint_changed(&mut self.settings, &self.key, endpoint) => {
+                return Err(Ended::EndpointChanged);
+            }
+            () = sleep_until(term.live_again_at), if !lane.is_live() => true,
+            () = reached(term.ends_at) => return Err(Ended::Aged),
+        };
+        match more {
+            true => Ok(()),
+            false if lane.has_left() => Err(Ended::Left),
+            false => Err(match connection.finish().await {
+                Ok(()) => Ended::Finished,
+                Err(error) => Ended::Broken(error),
+            }),
+        }
+    }
+
+    // Waits for lines that go together with those in hand. Returns whether none will come any more.
+    async fn wait_for_others(
+        &mut self,
+        until: Instant,
+        endpoint: &Endpoint,
+    ) -> Result<bool, Ended> {
+        tokio::select! {
+            biased;
+            more = self.lane.take(&mut self.in_hand.chunks, TAKE_BYTES) => Ok(!more),
+            () = sleep_until(until) => Ok(false),
+            () = self.lane.left() => Err(Ended::Left),
+            () = endpoint_changed(&mut self.settings, &self.key, endpoint) => Err(Ended::EndpointChanged),
+        }
+    }
+
+    async fn hand_over(
+        &mut self,
+        connection: &mut Connection,
+        endpoint: &Endpoint,
+    ) -> Result<(), Ended> {
+        let Self { lane, in_hand, .. } = self;
+        let written = tokio::select! {
+            biased;
+            written = connection.write(in_hand, lane) => written,
+            () = lane.left() => return Err(Ended::Left),
+            () = endpoint_changed(&mut self.settings, &self.key, endpoint) => {
+                return Err(Ended::EndpointChanged);
+            }
+        };
+        self.tell_spool();
+        self.in_hand.window.trim(|| connection.unacknowledged());
+        written?;
+        if std::mem::take(&mut self.is_doubtful) {
+            self.back_off = BACK_OFF_MIN;
+            self.lane.set_connected(true);
+            self.lane.link().connected(None);
+        }
+        Ok(())
     }
 
     async fn wait_to_retry(&mut self, endpoint: &Endpoint, min: Duration) -> Option<Ended> {

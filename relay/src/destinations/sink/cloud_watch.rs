@@ -12,13 +12,14 @@ use aws_sigv4::sign::v4::SigningParams;
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use flate2::write::GzEncoder;
-use relay_engine::{CloudWatch, Sink};
+use relay_engine::{CloudWatch, Sink, UnixSeconds};
 use relay_wire::Line;
 use reqwest::StatusCode;
 use serde::Serialize;
 
 use super::http::{Class, Http, Options, class};
 use super::{Refusal, Refused, Taken, told};
+use crate::clock;
 use crate::destinations::carbon::within;
 
 /// Credentials are replaced when they have no longer than this.
@@ -30,9 +31,9 @@ const NAME_BYTES_MAX: usize = 255;
 /// Values are between this and what is as far below zero: 2^360.
 const VALUE_MAX: f64 = f64::from_bits((1023 + 360) << 52);
 
-/// How old points may be, and how far ahead of us.
-const AGE_MAX: Duration = Duration::from_secs(14 * 24 * 3600);
-const AHEAD_MAX: Duration = Duration::from_secs(2 * 3600);
+/// How old points may be, and how far ahead of us, in seconds.
+const AGE_MAX: u64 = 14 * 24 * 3600;
+const AHEAD_MAX: u64 = 2 * 3600;
 
 /// What is signed besides where it goes to.
 const HEADERS: [(&str, &str); 3] = [
@@ -114,7 +115,7 @@ impl Client {
     }
 
     async fn credentials(&mut self) -> io::Result<Credentials> {
-        let soon = SystemTime::now() + CREDENTIALS_MARGIN;
+        let soon = now() + CREDENTIALS_MARGIN;
         if let Some(credentials) = &self.credentials
             && credentials.expiry().is_none_or(|expiry| soon < expiry)
         {
@@ -157,7 +158,7 @@ impl Client {
 
     // Those that have a place there; and of the others where they stand, and why they have none.
     fn points<'a>(&'a self, mut lines: &'a [u8]) -> (Vec<Datum<'a>>, Refused) {
-        let times = times(SystemTime::now());
+        let times = times(clock::now());
         let bytes = lines.len();
         let (mut points, mut refused) = (Vec::new(), Vec::new());
         let mut begin = 0;
@@ -189,7 +190,7 @@ impl Client {
             .identity(&identity)
             .region(&self.region)
             .name("monitoring")
-            .time(SystemTime::now())
+            .time(now())
             .settings(SigningSettings::default())
             .build()?
             .into();
@@ -228,21 +229,19 @@ fn compressed(request: &Request<'_>) -> io::Result<Vec<u8>> {
     gzip.finish()
 }
 
+fn now() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(clock::now().0)
+}
+
 // Which timestamps CloudWatch takes.
-fn times(now: SystemTime) -> RangeInclusive<u32> {
-    let seconds = |time: Option<SystemTime>| {
-        let since = time.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
-        since.map(|since| u32::try_from(since.as_secs()).unwrap_or(u32::MAX))
-    };
-    let oldest = seconds(now.checked_sub(AGE_MAX)).unwrap_or_default();
-    let newest = seconds(now.checked_add(AHEAD_MAX)).unwrap_or(u32::MAX);
-    oldest..=newest
+fn times(UnixSeconds(now): UnixSeconds) -> RangeInclusive<u64> {
+    now.saturating_sub(AGE_MAX)..=now + AHEAD_MAX
 }
 
 // The name and the value, or why CloudWatch would not take the line.
 fn checked<'a>(
     line: Line<'a>,
-    times: &RangeInclusive<u32>,
+    times: &RangeInclusive<u64>,
 ) -> Result<(&'a str, f64), &'static str> {
     let name = str::from_utf8(line.name).unwrap_or_default();
     let is_printable = |name: &str| name.bytes().all(|byte| matches!(byte, b' '..=b'~'));
@@ -257,7 +256,7 @@ fn checked<'a>(
     if !(-VALUE_MAX..=VALUE_MAX).contains(&value) {
         return Err("CloudWatch takes only values from -2^360 to 2^360");
     }
-    if !times.contains(&line.timestamp) {
+    if !times.contains(&line.timestamp.into()) {
         return Err(
             "CloudWatch takes only what is not older than two weeks, or more than two hours ahead",
         );
