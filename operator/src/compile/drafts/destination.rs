@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crds::{Carbon, CarbonTransport, Destination, Encoding, Reason, ServiceRef, WhenFull};
+use crds::{
+    Carbon, CarbonTransport, Destination, DestinationSpec, Encoding, Reason, ServiceRef, WhenFull,
+};
 use relay_proto as proto;
 use relay_proto::destination::Endpoint;
 
@@ -26,6 +28,47 @@ pub(super) fn message(
     references: &References<'_>,
 ) -> Result<proto::Destination, Finding> {
     let spec = &object.spec;
+    let endpoint = endpoint(spec, key, references)?;
+    let when_full = match spec.queue.when_full {
+        WhenFull::Spool => proto::WhenFull::Spool,
+        WhenFull::DropNewest => proto::WhenFull::DropNewest,
+        WhenFull::DropOldest => proto::WhenFull::DropOldest,
+        WhenFull::Block => proto::WhenFull::Block,
+    };
+    Ok(proto::Destination {
+        source: Some(key.to_ref()),
+        // A destination that was deleted and made anew is another one: its queue must not be taken over.
+        id: super::id(object, key),
+        queue: Some(proto::Queue {
+            bytes_max: spec.queue.max_bytes.bytes(),
+            when_full: when_full.into(),
+        }),
+        spool: (spec.queue.when_full == WhenFull::Spool).then(|| proto::Spool {
+            bytes_max: spec.spool.max_bytes.bytes(),
+            age_max_ms: spec.spool.max_age.as_millis(),
+            // The resource has signed numbers; the schema keeps them above 0.
+            replay_lines_per_second: spec
+                .spool
+                .replay_lines_per_second
+                .map_or(0, i64::unsigned_abs),
+            sync_interval_ms: spec.spool.sync.interval.as_millis(),
+        }),
+        resend_bytes_max: spec.resend.max_bytes.bytes(),
+        // Only these refuse lines.
+        dead_letter_bytes_max: match endpoint {
+            Endpoint::Sink(_) => spec.dead_letter.max_bytes.bytes(),
+            Endpoint::Carbon(_) | Endpoint::File(_) => 0,
+        },
+        endpoint: Some(endpoint),
+    })
+}
+
+// The only one that is set.
+fn endpoint(
+    spec: &DestinationSpec,
+    key: &Key,
+    references: &References<'_>,
+) -> Result<Endpoint, Finding> {
     let secrets = Secrets {
         all: references.secrets,
         namespace: &key.namespace,
@@ -64,41 +107,9 @@ pub(super) fn message(
         endpoints.push(Endpoint::Sink(sink::cloud_watch(to, &secrets)?));
     }
     let endpoint = endpoints.pop().filter(|_| endpoints.is_empty());
-    let endpoint = endpoint.ok_or_else(|| {
+    endpoint.ok_or_else(|| {
         let message = "set exactly one endpoint, such as carbon or file";
         Finding::new(Reason::UnsupportedValue, message)
-    })?;
-    let when_full = match spec.queue.when_full {
-        WhenFull::Spool => proto::WhenFull::Spool,
-        WhenFull::DropNewest => proto::WhenFull::DropNewest,
-        WhenFull::DropOldest => proto::WhenFull::DropOldest,
-        WhenFull::Block => proto::WhenFull::Block,
-    };
-    Ok(proto::Destination {
-        source: Some(key.to_ref()),
-        // A destination that was deleted and made anew is another one: its queue must not be taken over.
-        id: super::id(object, key),
-        queue: Some(proto::Queue {
-            bytes_max: spec.queue.max_bytes.bytes(),
-            when_full: when_full.into(),
-        }),
-        spool: (spec.queue.when_full == WhenFull::Spool).then(|| proto::Spool {
-            bytes_max: spec.spool.max_bytes.bytes(),
-            age_max_ms: spec.spool.max_age.as_millis(),
-            // The resource has signed numbers; the schema keeps them above 0.
-            replay_lines_per_second: spec
-                .spool
-                .replay_lines_per_second
-                .map_or(0, i64::unsigned_abs),
-            sync_interval_ms: spec.spool.sync.interval.as_millis(),
-        }),
-        resend_bytes_max: spec.resend.max_bytes.bytes(),
-        // Only these refuse lines.
-        dead_letter_bytes_max: match endpoint {
-            Endpoint::Sink(_) => spec.dead_letter.max_bytes.bytes(),
-            Endpoint::Carbon(_) | Endpoint::File(_) => 0,
-        },
-        endpoint: Some(endpoint),
     })
 }
 
