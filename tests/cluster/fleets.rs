@@ -61,10 +61,10 @@ fn what_a_relay_wants_no_more_goes_and_what_is_not_its_own_stays() {
     );
     kubectl.apply(&edge);
     kubectl.apply(&relay("", "replicas: 0,").replace("name: edge", "name: other"));
-    let create = ["wait", "--for=create", "--timeout=60s"];
     let of_edge = ["service/edge-relay", "networkpolicy/edge-relay"];
-    kubectl.run(&[&create[..], &of_edge].concat());
-    kubectl.run(&[&create[..], &["statefulset/other-relay"]].concat());
+    for object in of_edge.into_iter().chain(["statefulset/other-relay"]) {
+        kubectl.run(&["wait", "--for=create", "--timeout=60s", object]);
+    }
 
     kubectl.run(&[
         "patch", "relay", "edge", "--type=json",

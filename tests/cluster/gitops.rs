@@ -251,6 +251,9 @@ fn applying_the_same_resources_again_changes_nothing() {
         kubectl.run(&apply);
         installation.wait_until_ready(&["carbonway", "--all"]);
         relays.iter_mut().for_each(RelayProcess::wait_until_ready);
+        // The Relay's status tells of its pods when their workload is made, which nothing that is ready waits for.
+        let has_workload = "--for=jsonpath={.status.selector}";
+        kubectl.run(&["wait", has_workload, "--timeout=60s", "relay/edge"]);
         let before = versions(kubectl);
         kubectl.run(&apply);
         assert_eq!(versions(kubectl), before, "{how:?}");
