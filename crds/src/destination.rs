@@ -134,8 +134,8 @@ pub struct Carbon {
     /// What they are sent over. Udp: datagrams of up to 1432 bytes, of which nobody says whether they arrived.
     #[serde(default)]
     pub transport: CarbonTransport,
-    /// How the stream is compressed, as carbon-c-relay's transports gzip, lz4 and snappy are, or as a listener's compression.
-    /// Default: not.
+    /// How the stream is compressed. Gzip and Lz4 are what carbon-c-relay's transports of these names read; its snappy is
+    /// another one than ours, which is in frames. Default: not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compression: Option<Compression>,
     /// Connections to each server, 1 to 32; a series is always on one of them. Queue and resend are shared out among them.

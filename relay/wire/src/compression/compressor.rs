@@ -2,6 +2,8 @@
 
 use std::io::{self, Write};
 
+use lz4_flex::frame::FrameEncoder;
+
 use super::Compression;
 
 /// A stream that is being compressed.
@@ -9,7 +11,7 @@ pub struct Compressor(Encoder);
 
 enum Encoder {
     Gzip(flate2::write::GzEncoder<Vec<u8>>),
-    Lz4(Box<lz4_flex::frame::FrameEncoder<Vec<u8>>>),
+    Lz4(Box<FrameEncoder<Vec<u8>>>),
     Snappy(Box<snap::write::FrameEncoder<Vec<u8>>>),
     Zstd(zstd::stream::write::Encoder<'static, Vec<u8>>),
 }
@@ -28,9 +30,7 @@ impl Compressor {
                 let level = flate2::Compression::fast();
                 Encoder::Gzip(flate2::write::GzEncoder::new(Vec::new(), level))
             }
-            Compression::Lz4 => {
-                Encoder::Lz4(Box::new(lz4_flex::frame::FrameEncoder::new(Vec::new())))
-            }
+            Compression::Lz4 => Encoder::Lz4(Box::new(FrameEncoder::new(Vec::new()))),
             Compression::Snappy => {
                 Encoder::Snappy(Box::new(snap::write::FrameEncoder::new(Vec::new())))
             }
@@ -47,7 +47,12 @@ impl Compressor {
     pub fn write(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
         match &mut self.0 {
             Encoder::Gzip(encoder) => write(encoder, bytes)?,
-            Encoder::Lz4(encoder) => write(encoder, bytes)?,
+            // In a frame of its own, as carbon-c-relay does it: what it has no room for it reads only while it has something
+            // else to read, such as a frame's end.
+            Encoder::Lz4(encoder) => {
+                encoder.write_all(bytes)?;
+                encoder.try_finish().map_err(io::Error::other)?;
+            }
             Encoder::Snappy(encoder) => write(encoder, bytes)?,
             Encoder::Zstd(encoder) => write(encoder, bytes)?,
         }
@@ -62,9 +67,8 @@ impl Compressor {
     pub fn finish(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
         match &mut self.0 {
             Encoder::Gzip(encoder) => encoder.try_finish()?,
-            Encoder::Lz4(encoder) => encoder.try_finish().map_err(io::Error::other)?,
-            // It has no end.
-            Encoder::Snappy(_) => {}
+            // They have no end.
+            Encoder::Lz4(_) | Encoder::Snappy(_) => {}
             Encoder::Zstd(encoder) => encoder.do_finish()?,
         }
         out.append(self.written());

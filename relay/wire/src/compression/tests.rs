@@ -1,4 +1,4 @@
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 
 use super::*;
 
@@ -150,4 +150,19 @@ fn what_is_not_compressed_so_is_refused() {
     let mut huge = b"\xff\x06\0\0sNaPpY".to_vec();
     huge.extend(b"\0\xff\xff\xff");
     assert!(decompress(Compression::Snappy, &huge, 1000).is_err());
+}
+
+#[test]
+fn lz4_is_a_frame_for_each_write_which_carbon_c_relay_needs() {
+    let mut compressor = Compressor::new(Compression::Lz4).unwrap();
+    for count in [1, 1000, 3] {
+        let mut frame = Vec::new();
+        compressor.write(&lines(count), &mut frame).unwrap();
+        assert_eq!(frame[..4], 0x184d_2204_u32.to_le_bytes());
+        assert_eq!(frame[frame.len() - 4..], [0; 4]);
+        let mut found = Vec::new();
+        let mut decoder = lz4_flex::frame::FrameDecoder::new(&frame[..]);
+        decoder.read_to_end(&mut found).unwrap();
+        assert!(found == lines(count));
+    }
 }
