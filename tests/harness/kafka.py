@@ -13,6 +13,19 @@ def broker(address, advertised, *more):
     os.execv(program, [program, *arguments, "--storage-engine", "memory://tansu/", *more])
 
 
+def mock(brokers, topic):
+    """Runs librdkafka's mock of a cluster with a topic. Prints where its brokers are."""
+    import signal
+
+    from confluent_kafka import Producer
+
+    cluster = Producer({"test.mock.num.brokers": int(brokers)})
+    metadata = cluster.list_topics(topic, timeout=10)
+    addresses = [f"{broker.host}:{broker.port}" for broker in metadata.brokers.values()]
+    print(json.dumps(addresses), flush=True)
+    signal.pause()
+
+
 def guard(address, broker, users, certificate=None, key=None):
     """Lets nobody through to a broker but users, who show their passwords by SASL: {name: password}, in JSON; anybody, if
     there are none. With files of a certificate and a key it speaks TLS."""

@@ -95,6 +95,26 @@ impl Kafka {
         Some(kafka)
     }
 
+    /// librdkafka's mock of a cluster with so many brokers, and a topic. Each broker leads some of its partitions. `None`, with a
+    /// message, where there is none.
+    ///
+    /// # Panics
+    /// If it does not become ready in time.
+    pub fn cluster_with_topic(brokers: u32, topic: &str) -> Option<Self> {
+        let mut kafka = Self::absent()?;
+        let mut command = Self::script(&["mock", &brokers.to_string(), topic]);
+        let process = Process::start(&mut command);
+        eventually(DEADLINE, "the cluster to say where it is", || {
+            let stdout = process.stdout();
+            let line = stdout.first().ok_or("it does not say")?;
+            let addresses: Vec<SocketAddr> = serde_json::from_str(line).expect("it is JSON");
+            kafka.address = *addresses.first().expect("there is a broker");
+            Ok(())
+        });
+        kafka.processes.push(process);
+        Some(kafka)
+    }
+
     /// Has it let nobody in but one user, by any of SASL's mechanisms that have passwords.
     pub fn of_user(mut self, name: &'static str, password: &'static str) -> Self {
         self.access = Access::User { name, password };

@@ -175,6 +175,23 @@ fn a_broker_that_stands_still_gets_everything_when_it_goes_on() {
 }
 
 #[test]
+fn each_partition_gets_its_lines_where_it_is_led() {
+    let Some(kafka) = Kafka::cluster_with_topic(3, "spread") else {
+        return;
+    };
+    let directory = directory(&kafka, &format!("topic: spread, {AT_ONCE}"));
+    let relay = RelayProcess::run(&directory);
+    let lines = (0..1000).map(|number| format!("s.{number} {number} 1\n"));
+    Sender::deliver(relay.address(), lines.collect::<String>());
+    relay.settle(1000);
+    let messages = kafka.consume("spread", 1000);
+    let texts: BTreeSet<String> = messages.iter().map(Message::text).collect();
+    assert_eq!(texts.len(), 1000);
+    let partitions: BTreeSet<u64> = messages.iter().map(|message| message.partition).collect();
+    assert!(partitions.len() >= 3, "{partitions:?}");
+}
+
+#[test]
 fn a_user_shows_his_password_by_every_mechanism_and_it_can_be_replaced() {
     let Some(kafka) = Kafka::absent() else {
         return;

@@ -224,8 +224,7 @@ async fn provider(to: &CloudWatch) -> io::Result<SharedCredentialsProvider> {
 
 fn compressed(request: &Request<'_>) -> io::Result<Vec<u8>> {
     let mut gzip = GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    serde_json::to_writer(&mut gzip, request)?;
-    gzip.flush()?;
+    gzip.write_all(&serde_json::to_vec(request)?)?;
     gzip.finish()
 }
 
