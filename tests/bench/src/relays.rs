@@ -206,7 +206,7 @@ impl Relay {
     }
 }
 
-// It waits, as we do, when what it sends to is slower than it.
+// It is told to wait, as we do, when what it sends to is slower than it.
 fn python_carbon(case: &Case) -> String {
     let (port, unused) = (RELAY.port(), RELAY.port() + 1);
     let (lines, pickles) = match case.input {
