@@ -171,3 +171,83 @@ impl Snapshot {
         (encoded, version)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECRET: &[u8] = b"hush";
+
+    fn credential() -> Option<Credential> {
+        Some(Credential {
+            value: SECRET.to_vec(),
+            withheld: false,
+        })
+    }
+
+    fn server() -> Option<AmqpServer> {
+        Some(AmqpServer {
+            password: credential(),
+            ..AmqpServer::default()
+        })
+    }
+
+    #[test]
+    fn what_is_kept_of_a_snapshot_has_no_credential_of_any_kind() {
+        let kinds = [
+            sink::Kind::RemoteWrite(RemoteWrite {
+                authorization: credential(),
+                ..RemoteWrite::default()
+            }),
+            sink::Kind::GrafanaNet(GrafanaNet {
+                authorization: credential(),
+                ..GrafanaNet::default()
+            }),
+            sink::Kind::Kafka(Kafka {
+                sasl: Some(Sasl {
+                    password: credential(),
+                    ..Sasl::default()
+                }),
+                ..Kafka::default()
+            }),
+            sink::Kind::Amqp(Amqp {
+                server: server(),
+                ..Amqp::default()
+            }),
+            sink::Kind::PubSub(PubSub {
+                service_account_key: credential(),
+                ..PubSub::default()
+            }),
+            sink::Kind::CloudWatch(CloudWatch {
+                secret_access_key: credential(),
+                ..CloudWatch::default()
+            }),
+        ];
+        let destinations = kinds.into_iter().map(|kind| Destination {
+            endpoint: Some(destination::Endpoint::Sink(Sink {
+                kind: Some(kind),
+                ..Sink::default()
+            })),
+            ..Destination::default()
+        });
+        let snapshot = Snapshot {
+            destinations: destinations.collect(),
+            listeners: vec![Listener {
+                protocol: Some(listener::Protocol::Amqp(AmqpSource {
+                    server: server(),
+                    ..AmqpSource::default()
+                })),
+                ..Listener::default()
+            }],
+            ..Snapshot::default()
+        };
+        let has_secret = |encoded: &[u8]| encoded.windows(SECRET.len()).any(|part| part == SECRET);
+        let encoded = snapshot.encode_to_vec();
+        let kept = snapshot.without_credentials(&encoded);
+        assert!(has_secret(&encoded) && !has_secret(&kept));
+        let kept = Snapshot::decode(&kept[..]).unwrap();
+        for destination in kept.destinations {
+            assert!(destination.endpoint.unwrap().is_withheld());
+        }
+    }
+}
