@@ -1,6 +1,7 @@
 //! Who gets lines: a queue per destination and a sender for each of its lanes, kept by their ids over snapshots.
 
 pub(crate) mod carbon;
+mod connection;
 mod datagrams;
 pub(crate) mod file;
 mod in_hand;

@@ -5,22 +5,21 @@
 //! connection took only in part is sent again whole on the next one, so no receiver ever sees two lines merged; and so is what
 //! the connection took last, for nobody says whether it arrived ([`window`](super::window)).
 
-use std::io;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use relay_engine::{CarbonForm, Endpoint, LaneKey};
-use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
 use super::carbon;
+use super::connection::{Connection, Described, Ended};
 use super::datagrams;
 use super::file;
 use super::in_hand::InHand;
 use super::queue::{Chunk, Lane, Loss};
-use super::sink::{self, DeadLetters, Refusal};
+use super::sink::{self, DeadLetters};
 use super::spooler::SpoolHandle;
 use crate::worker::LoadGuard;
 
@@ -63,29 +62,6 @@ pub(crate) struct Sender {
     pub(crate) load: Option<LoadGuard>,
     /// Dropped when the sender is done.
     _open: mpsc::Sender<()>,
-}
-
-/// An open connection to an endpoint.
-enum Connection {
-    Carbon(carbon::Connection),
-    Datagrams(datagrams::Connection),
-    File(file::Connection),
-    Sink(Box<sink::Connection>),
-}
-
-// Why a connection is given up.
-enum Ended {
-    // Everything was handed over, and nothing will come.
-    Finished,
-    // The destination has other lanes in this one's stead.
-    Left,
-    // The destination has another endpoint.
-    EndpointChanged,
-    // The connection is as old as it may become.
-    Aged,
-    Broken(io::Error),
-    // The server is there, and does not take what it is sent.
-    Refused(Refusal),
 }
 
 // What happens to a connection as time passes.
@@ -527,72 +503,6 @@ async fn next_batch(spool: &mut Option<SpoolHandle>, replay_at: Instant) -> Chun
     spool.next().await
 }
 
-impl Connection {
-    // What the other side's kernel has not acknowledged, in bytes of lines.
-    fn unacknowledged(&mut self) -> usize {
-        match self {
-            Self::Carbon(connection) => connection.unacknowledged(),
-            Self::Datagrams(_) | Self::File(_) | Self::Sink(_) => 0,
-        }
-    }
-
-    // The socket, if it is one.
-    fn socket(&self) -> Option<Weak<TcpStream>> {
-        match self {
-            Self::Carbon(connection) => Some(connection.socket()),
-            Self::Datagrams(_) | Self::File(_) | Self::Sink(_) => None,
-        }
-    }
-
-    async fn write(&mut self, in_hand: &mut InHand, lane: &Lane) -> Result<(), Ended> {
-        let written = match self {
-            Self::Carbon(connection) => connection.write(in_hand, lane).await,
-            Self::Datagrams(connection) => connection.write(in_hand, lane).await,
-            Self::File(connection) => connection.write(in_hand, lane).await,
-            Self::Sink(connection) => {
-                return connection
-                    .write(in_hand, lane)
-                    .await
-                    .map_err(Ended::Refused);
-            }
-        };
-        written.map_err(Ended::Broken)
-    }
-
-    /// Resolves when the other side ends the connection.
-    async fn broken(&mut self) -> io::Error {
-        match self {
-            Self::Carbon(connection) => connection.broken().await,
-            Self::Datagrams(connection) => connection.broken().await,
-            Self::File(_) | Self::Sink(_) => std::future::pending().await,
-        }
-    }
-
-    // Before a connection is closed on purpose: a receiver may take a line that ends with its connection for a whole one.
-    async fn end_line(&mut self, in_hand: &mut InHand, lane: &Lane) {
-        match self {
-            Self::Carbon(connection) => connection.end_line(in_hand, lane).await,
-            // The others take whole lines.
-            Self::Datagrams(_) | Self::File(_) | Self::Sink(_) => {}
-        }
-    }
-
-    // Resolves when the other side has everything.
-    async fn close(&mut self) -> io::Result<()> {
-        match self {
-            Self::Carbon(connection) => connection.close().await,
-            Self::Datagrams(_) | Self::File(_) | Self::Sink(_) => Ok(()),
-        }
-    }
-
-    async fn finish(&mut self) -> io::Result<()> {
-        match self {
-            Self::Carbon(connection) => connection.finish().await,
-            Self::Datagrams(_) | Self::File(_) | Self::Sink(_) => Ok(()),
-        }
-    }
-}
-
 // Where a lane goes, if it is still there and has a server.
 fn lane_endpoint(settings: &relay_engine::Destination, key: &LaneKey) -> Option<Endpoint> {
     let lane = settings.lanes.iter().find(|lane| lane.key == *key)?;
@@ -616,18 +526,5 @@ async fn endpoint_changed(
     if settings.wait_for(is_other).await.is_err() {
         // The destination was removed: it keeps the endpoint that it has.
         std::future::pending().await
-    }
-}
-
-/// An endpoint, for people.
-pub(crate) struct Described<'a>(pub(crate) &'a Endpoint);
-
-impl std::fmt::Display for Described<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0 {
-            Endpoint::Carbon { address, .. } => address.fmt(f),
-            Endpoint::File { path, .. } => path.display().fmt(f),
-            Endpoint::Sink(sink) => sink.kind.fmt(f),
-        }
     }
 }

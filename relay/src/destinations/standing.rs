@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::connection::Described;
 use super::link;
 use super::queue::{Chunk, Figures, Loss, Queue};
-use super::sender::Described;
 use super::sink::DeadLetters;
 
 /// A destination of the snapshot in force.
