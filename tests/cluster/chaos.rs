@@ -215,6 +215,7 @@ fn what_is_in_force_in_the_end_is_what_was_applied() {
     }
 
     // an operator that knows nothing of all that comes to the same
+    wait_for_connections(&kubectl);
     let before = versions(&kubectl);
     operators.service.clear();
     operators.start_another(&installation);
@@ -271,6 +272,22 @@ fn lines_go_where_they_are_to(world: &World, relay: SocketAddr) {
     for ((sink, before), wanted) in world.sinks.iter().zip(before).zip(wanted) {
         assert_eq!(sink.wait_for_lines(before + wanted).len(), before + wanted);
     }
+}
+
+// A relay that was started last says later that it is connected than that it runs the snapshot.
+fn wait_for_connections(kubectl: &harness::Kubectl) {
+    eventually(DEADLINE, "both relays to be connected to all", || {
+        let objects = kubectl.get(&["destinations.carbonway.io"]);
+        let mut objects = objects["items"].as_array().unwrap().iter();
+        let is_partly = |object: &&Value| {
+            let connected = &object["status"]["health"]["connectedPods"];
+            !connected.is_null() && *connected != "2/2"
+        };
+        match objects.find(is_partly) {
+            Some(object) => Err(object["status"]["health"].to_string()),
+            None => Ok(()),
+        }
+    });
 }
 
 fn versions(kubectl: &harness::Kubectl) -> BTreeMap<String, Value> {
