@@ -55,15 +55,7 @@ def datapoints(address, region, namespace, metric, *dimensions):
     """Prints the points of a metric of CloudWatch in the last hours, as JSON: [[timestamp, value], …]."""
     from datetime import datetime, timedelta, timezone
 
-    import boto3
-
-    client = boto3.client(
-        "cloudwatch",
-        region_name=region,
-        endpoint_url=f"http://{address}",
-        aws_access_key_id="somebody",
-        aws_secret_access_key="else",
-    )
+    client = _aws("cloudwatch", address, region)
     pairs = (dimension.split("=", 1) for dimension in dimensions)
     of = {
         "Namespace": namespace,
@@ -79,6 +71,18 @@ def datapoints(address, region, namespace, metric, *dimensions):
     )["MetricDataResults"]
     times = [int(time.timestamp()) for time in results[0]["Timestamps"]]
     print(json.dumps(list(zip(times, results[0]["Values"]))))
+
+
+def bucket(address, name):
+    """Makes a bucket of S3."""
+    _aws("s3", address, "us-east-1").create_bucket(Bucket=name)
+
+
+def _aws(service, address, region):
+    import boto3
+
+    at = {"region_name": region, "endpoint_url": f"http://{address}"}
+    return boto3.client(service, **at, aws_access_key_id="somebody", aws_secret_access_key="else")
 
 
 def signature(url, region, key_id, secret, headers, body):

@@ -1,4 +1,4 @@
-//! What stands in for clouds: Google's emulator of Pub/Sub, and moto as CloudWatch; and clients of Google's and AWS' own.
+//! What stands in for clouds: Google's emulator of Pub/Sub, and moto as AWS; and clients of Google's and AWS' own.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -97,15 +97,15 @@ impl PubSub {
     }
 }
 
-/// A CloudWatch, with its points in memory.
+/// CloudWatch, S3 and the rest of AWS, with what they have in memory. They let in everybody.
 #[derive(Debug)]
-pub struct CloudWatch {
+pub struct Aws {
     _process: Process,
     address: SocketAddr,
 }
 
-impl CloudWatch {
-    /// Starts one. `None`, with a message, where there is none.
+impl Aws {
+    /// Starts it. `None`, with a message, where there is none.
     ///
     /// # Panics
     /// If it does not listen in time.
@@ -134,7 +134,15 @@ impl CloudWatch {
         self.address
     }
 
-    /// The points of a metric in eu-west-1 that are not older than two hours: timestamp and value. A dimension is name=value.
+    /// Makes a bucket of S3.
+    ///
+    /// # Panics
+    /// If it does not answer.
+    pub fn make_bucket(&self, name: &str) {
+        cloud(&["bucket", &self.address.to_string(), name]);
+    }
+
+    /// The points of a metric of CloudWatch in eu-west-1 that are not older than two hours: timestamp and value. A dimension is name=value.
     ///
     /// # Panics
     /// If it does not answer.

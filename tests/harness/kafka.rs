@@ -8,16 +8,21 @@ use std::process::Command;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::{Authority, DEADLINE, Process, Signal, eventually, finish, own_address, skip, tools};
+use crate::{
+    Authority, Aws, DEADLINE, Process, Signal, eventually, finish, own_address, skip, tools,
+};
 
 const SCRIPT: &str = include_str!("kafka.py");
 
-/// A running broker, with what was sent to it in memory.
+const BUCKET: &str = "kafka";
+
+/// A broker, with what was sent to it in memory, or in AWS.
 #[derive(Debug)]
 pub struct Kafka {
     processes: Vec<Process>,
     address: SocketAddr,
     access: Access,
+    bucket: Option<Aws>,
 }
 
 /// Who may speak with it, and how.
@@ -81,6 +86,7 @@ impl Kafka {
             processes: Vec::new(),
             address: (own_address(), 9092).into(),
             access: Access::Anybody,
+            bucket: None,
         })
     }
 
@@ -139,11 +145,23 @@ impl Kafka {
         self
     }
 
+    /// Has it keep in AWS what was sent to it, so that it is there still when it was killed. `None`, with a message, where there is
+    /// no AWS.
+    ///
+    /// # Panics
+    /// If AWS does not answer.
+    pub fn durable(mut self) -> Option<Self> {
+        let aws = Aws::start()?;
+        aws.make_bucket(BUCKET);
+        self.bucket = Some(aws);
+        Some(self)
+    }
+
     /// Runs it.
     pub fn start(&mut self) {
         let address = self.address.to_string();
         match &self.access {
-            Access::Anybody => self.run_at(&["broker", &address, &address]),
+            Access::Anybody => self.run_broker(&address),
             Access::User { name, password } => {
                 let users = json!({*name: password}).to_string();
                 self.run_guarded(&[&users]);
@@ -160,18 +178,43 @@ impl Kafka {
     fn run_guarded(&mut self, access: &[&str]) {
         let address = self.address.to_string();
         let broker = SocketAddr::from((own_address(), 9092)).to_string();
-        self.run_at(&["broker", &broker, &address]);
-        self.run_at(&[&["guard", &address, &broker], access].concat());
+        self.run_broker(&broker);
+        let mut guard = Self::script(&[&["guard", &address, &broker], access].concat());
+        self.run_at(&address, &mut guard);
     }
 
-    // The second argument is where it listens.
-    fn run_at(&mut self, arguments: &[&str]) {
-        self.processes
-            .push(Process::start(&mut Self::script(arguments)));
+    fn run_broker(&mut self, at: &str) {
+        let address = self.address.to_string();
+        let storage = match self.bucket {
+            Some(_) => format!("s3://{BUCKET}/"),
+            None => "memory://tansu/".to_owned(),
+        };
+        let mut broker = Self::script(&["broker", at, &address, &storage]);
+        if let Some(aws) = &self.bucket {
+            broker.env("AWS_ENDPOINT", format!("http://{}", aws.address()));
+            broker.envs([
+                ("AWS_ALLOW_HTTP", "true"),
+                ("AWS_DEFAULT_REGION", "us-east-1"),
+                ("AWS_ACCESS_KEY_ID", "somebody"),
+                ("AWS_SECRET_ACCESS_KEY", "else"),
+            ]);
+        }
+        self.run_at(at, &mut broker);
+    }
+
+    fn run_at(&mut self, address: &str, command: &mut Command) {
+        self.processes.push(Process::start(command));
         eventually(DEADLINE, "the broker to listen", || {
-            let connected = std::net::TcpStream::connect(arguments[1]);
+            let connected = std::net::TcpStream::connect(address);
             connected.map(drop).map_err(|error| error.to_string())
         });
+    }
+
+    /// Ends it at once, whatever it does. It can be started again.
+    pub fn kill(&mut self) {
+        for mut process in self.processes.drain(..) {
+            process.kill();
+        }
     }
 
     // What clients must be told of its access.

@@ -37,7 +37,7 @@ mod tls;
 
 pub use accounts::{Accounts, DestinationAccounts};
 pub use apiserver::ApiServer;
-pub use clouds::{CloudWatch, PROJECT, PubSub, clients, cloud};
+pub use clouds::{Aws, PROJECT, PubSub, clients, cloud};
 pub use cluster::{Cluster, Kubectl};
 pub use directory::{
     Directory, aggregator, blocklist, carbon, destination, file, object, relay, rewriter, route,

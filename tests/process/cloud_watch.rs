@@ -5,8 +5,8 @@ use std::io::Read as _;
 use std::net::SocketAddr;
 
 use harness::{
-    Answer, CloudWatch, DEADLINE, Directory, HttpSink, Posted, RelayProcess, Sender, clients,
-    cloud, destination, eventually, relay, route, skip, unix_seconds,
+    Answer, Aws, DEADLINE, Directory, HttpSink, Posted, RelayProcess, Sender, clients, cloud,
+    destination, eventually, relay, route, skip, unix_seconds,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -48,7 +48,7 @@ fn last_error(relay: &RelayProcess) -> String {
 
 #[test]
 fn points_are_there_under_their_names_and_dimensions() {
-    let Some(cloud_watch) = CloudWatch::start() else {
+    let Some(cloud_watch) = Aws::start() else {
         return;
     };
     let spec = format!("dimensions: {{dc: ams, \"my rack\": \"3\"}}, {AT_ONCE}");
@@ -200,7 +200,7 @@ fn without_a_secret_credentials_are_those_of_the_environment() {
 #[test]
 fn a_pod_has_the_role_of_its_service_account() {
     // Its STS is what is wanted here.
-    let Some(cloud) = CloudWatch::start() else {
+    let Some(cloud) = Aws::start() else {
         return;
     };
     let directory = TempDir::new().unwrap();

@@ -7,8 +7,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use harness::{
-    CloudWatch, DEADLINE, Directory, HttpSink, Kafka, Prometheus, PubSub, RabbitMq, RelayProcess,
-    Sender, Sink, carbon, eventually, object, route, unix_seconds,
+    Aws, DEADLINE, Directory, HttpSink, Kafka, Prometheus, PubSub, RabbitMq, RelayProcess, Sender,
+    Sink, carbon, eventually, object, route, unix_seconds,
 };
 use serde_json::json;
 use tempfile::TempDir;
@@ -281,7 +281,7 @@ fn an_output_to_pub_sub() {
 
 #[test]
 fn an_output_to_cloudwatch() {
-    let Some(cloud_watch) = CloudWatch::start() else {
+    let Some(cloud_watch) = Aws::start() else {
         return;
     };
     let address = cloud_watch.address().to_string();

@@ -175,6 +175,39 @@ fn a_broker_that_stands_still_gets_everything_when_it_goes_on() {
 }
 
 #[test]
+fn a_broker_that_is_killed_over_and_over_gets_everything_in_order() {
+    let Some(mut kafka) = Kafka::absent().and_then(Kafka::durable) else {
+        return;
+    };
+    kafka.start();
+    kafka.create("killed", 3);
+    let spec = "topic: killed, batch: {maxLines: 500, wait: 10ms}, connections: 2";
+    let directory = directory(&kafka, spec);
+    let relay = RelayProcess::run(&directory);
+    let flood = Flood::paced(relay.address(), "n", 10_000);
+    for _ in 0..5 {
+        flood.wait_for_more(2000);
+        kafka.kill();
+        flood.wait_for_more(1000);
+        kafka.start();
+        relay.wait_for_connected("k", true);
+    }
+    let sent = flood.finish();
+    relay.settle(sent);
+    let mut seen = BTreeSet::new();
+    let mut newest = 0;
+    for message in kafka.consume("killed", sent as usize * 2) {
+        let number: u64 = message.text().split(' ').nth(1).unwrap().parse().unwrap();
+        // What comes again may be older; what is new is in order.
+        if seen.insert(number) {
+            assert!(number >= newest, "{number} after {newest}");
+            newest = number;
+        }
+    }
+    assert_eq!(seen.len() as u64, sent);
+}
+
+#[test]
 fn each_partition_gets_its_lines_where_it_is_led() {
     let Some(kafka) = Kafka::cluster_with_topic(3, "spread") else {
         return;
