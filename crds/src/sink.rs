@@ -346,7 +346,7 @@ pub struct Amqp {
 }
 
 /// A topic of Google Cloud Pub/Sub: a message is published for each batch, and its lines count as sent when the topic has it.
-/// Pub/Sub hands messages to subscribers in any order, and may hand one over twice.
+/// Pub/Sub hands messages to subscribers in any order unless both sides ask for it (see ordered), and may hand one over twice.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PubSub {
@@ -365,6 +365,10 @@ pub struct PubSub {
     /// How messages are compressed. The attribute codec says it too: gzip, or none.
     #[serde(default)]
     pub compression: MessageCompression,
+    /// Whether messages have an ordering key, one for each connection of each relay, so that a subscription that asks for order
+    /// (enableMessageOrdering) has every series in order. Pub/Sub takes up to 1 MB/s of a key, and wants the url of a region.
+    #[serde(default)]
+    pub ordered: bool,
     /// The server. Another one than Google's is that of a region or a private network, or an emulator: http://localhost:8085.
     #[serde(default = "default_pub_sub_url")]
     #[schemars(length(max = 2048), regex(pattern = r"^https?://[^/?#\s]+$"))]

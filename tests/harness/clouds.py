@@ -5,14 +5,15 @@ import sys
 
 
 def topic(address, project, name):
-    """Makes a topic of Pub/Sub, and a subscription of the same name."""
+    """Makes a topic of Pub/Sub, and a subscription of the same name, with messages of an ordering key in order."""
     at = f"projects/{project}/topics/{name}"
     _pub_sub("PUT", address, at, {})
-    _pub_sub("PUT", address, f"projects/{project}/subscriptions/{name}", {"topic": at})
+    _pub_sub("PUT", address, f"projects/{project}/subscriptions/{name}", {"topic": at, "enableMessageOrdering": True})
 
 
 def pull(address, project, name, lines):
-    """Prints messages as JSON, until they have so many lines or points: [attributes, [line or point, …]]."""
+    """Prints messages as JSON, until they have so many lines or points: [attributes, [line or point, …]].
+    An ordering key is an attribute here."""
     import base64
     import gzip
 
@@ -28,7 +29,8 @@ def pull(address, project, name, lines):
             is_text = message["attributes"]["content-type"] == "application/text"
             content = data.decode().splitlines() if is_text else list(_points(data))
             seen += len(content)
-            print(json.dumps([message["attributes"], content]))
+            ordered = {"orderingKey": message["orderingKey"]} if message.get("orderingKey") else {}
+            print(json.dumps([message["attributes"] | ordered, content]))
         if received:
             _pub_sub("POST", address, f"{at}:acknowledge", {"ackIds": [one["ackId"] for one in received]})
 

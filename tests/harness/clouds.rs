@@ -83,7 +83,8 @@ impl PubSub {
         cloud(&["topic", &self.address.to_string(), PROJECT, topic]);
     }
 
-    /// The next messages of a topic with at least so many lines or points: attributes, and lines or points.
+    /// The next messages of a topic with at least so many lines or points: attributes, the ordering key
+    /// being one of them, and lines or points.
     ///
     /// # Panics
     /// If the emulator does not give them.

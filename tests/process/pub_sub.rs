@@ -61,11 +61,11 @@ fn messages_hold_lines_or_pickles_compressed_or_not() {
 }
 
 #[test]
-fn an_emulator_that_stands_still_gets_everything_when_it_goes_on() {
+fn an_emulator_that_stands_still_gets_everything_when_it_goes_on_and_in_order_if_asked_to() {
     let Some(pub_sub) = PubSub::with_topic("late") else {
         return;
     };
-    let spec = "topic: late, batch: {maxLines: 500, wait: 10ms}, connections: 2, timeout: 1s";
+    let spec = "topic: late, ordered: true, batch: {maxLines: 500, wait: 10ms}, connections: 2, timeout: 1s";
     let directory = Directory::of(resources(pub_sub.address(), spec));
     let relay = RelayProcess::run(&directory);
     let flood = Flood::paced(relay.address(), "n", 2000);
@@ -83,15 +83,28 @@ fn an_emulator_that_stands_still_gets_everything_when_it_goes_on() {
     let sent = flood.finish();
     relay.settle(sent);
     let mut seen = BTreeSet::new();
+    let mut newest = 0;
+    let mut keys = BTreeSet::new();
     while (seen.len() as u64) < sent {
-        let messages = pub_sub.pull("late", 1);
-        seen.extend(messages.into_iter().flat_map(|(_, lines)| {
+        let messages = pub_sub.pull("late", 1).into_iter();
+        let lines = messages.flat_map(|(attributes, lines)| {
+            keys.insert(attributes["orderingKey"].to_string());
             lines
-                .into_iter()
-                .map(|line| line.as_str().unwrap().to_owned())
-        }));
+        });
+        for line in lines {
+            let number = line.as_str().unwrap().split(' ').nth(1).unwrap();
+            let number: u64 = number.parse().unwrap();
+            // What comes again may be older; what is new is in order.
+            if seen.insert(number) {
+                assert!(number >= newest, "{number} after {newest}");
+                newest = number;
+            }
+        }
     }
     assert_eq!(seen.len() as u64, sent);
+    // They are of one series.
+    let [key] = Vec::from_iter(keys).try_into().unwrap();
+    assert!(key.ends_with("/0\"") || key.ends_with("/1\""), "{key}");
 }
 
 #[test]

@@ -323,9 +323,9 @@ impl Sender {
                         .map(Connection::File)
                 }
                 Endpoint::Sink(settings) => {
-                    let is_first = self.key.connection == 0;
+                    let number = self.key.connection;
                     let opening =
-                        sink::Connection::open(settings, is_first, self.dead_letters.clone());
+                        sink::Connection::open(settings, number, self.dead_letters.clone());
                     opening
                         .await
                         .map(|connection| Connection::Sink(Box::new(connection)))

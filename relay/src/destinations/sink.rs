@@ -90,10 +90,11 @@ struct Taken {
 type Refused = Vec<(Range<usize>, &'static str)>;
 
 impl Connection {
-    /// Finds out whether the server is there. `is_first` says whether it is the destination's first connection.
+    /// Finds out whether the server is there. `number` says which of the destination's connections it is,
+    /// from 0.
     pub(crate) async fn open(
         settings: &Arc<Sink>,
-        is_first: bool,
+        number: u32,
         dead_letters: Option<Arc<DeadLetters>>,
     ) -> io::Result<Self> {
         let server = match &settings.kind {
@@ -105,13 +106,13 @@ impl Connection {
             }
             SinkKind::Amqp(to) => Server::Amqp(Box::new(amqp::Client::open(to, settings).await?)),
             SinkKind::PubSub(to) => {
-                Server::PubSub(Box::new(pub_sub::Client::open(to, settings).await?))
+                Server::PubSub(Box::new(pub_sub::Client::open(to, settings, number).await?))
             }
             SinkKind::CloudWatch(to) => {
                 Server::CloudWatch(Box::new(cloud_watch::Client::open(to, settings).await?))
             }
             SinkKind::GrafanaNet(to) => {
-                let client = grafana_net::Client::open(to, settings, is_first);
+                let client = grafana_net::Client::open(to, settings, number == 0);
                 Server::GrafanaNet(Box::new(client.await?))
             }
         };

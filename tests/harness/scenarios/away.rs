@@ -5,15 +5,15 @@ use std::time::{Duration, Instant};
 
 use super::{LONG, go_on_for};
 use crate::{
-    Directory, HttpOutput, HttpSink, Kafka, RabbitMq, RelayProcess, Sender, Signal, destination,
+    Directory, HttpOutput, HttpSink, Kafka, RabbitMq, RelayProcess, Sender, destination,
     eventually, relay, route, unix_seconds,
 };
 
 const SETTINGS: &str = "batch: {wait: 100ms}, timeout: 5s";
 const LINES_PER_SECOND: u64 = 1000;
 
-/// Destinations of all kinds get the same lines, and are away together for `length`: what speaks HTTP is not there, RabbitMQ is
-/// killed, Kafka stands still. Returns how many lines there were, and how long it took from their return until the last of
+/// Destinations of all kinds get the same lines, and are away together for `length`: what speaks HTTP is not there, RabbitMQ and
+/// Kafka are killed. Returns how many lines there were, and how long it took from their return until the last of
 /// them had all; `None`, with a message, where a server is not installed.
 ///
 /// # Panics
@@ -21,7 +21,9 @@ const LINES_PER_SECOND: u64 = 1000;
 pub fn every_sink_is_away(length: Duration) -> Option<(u64, Duration)> {
     let mut rabbit = RabbitMq::start()?;
     rabbit.bind("graphite", "all", "#");
-    let kafka = Kafka::with_topic("lines", 3)?;
+    let mut kafka = Kafka::absent().and_then(Kafka::durable)?;
+    kafka.start();
+    kafka.create("lines", 3);
     let mut sinks: Vec<_> = HttpOutput::ALL
         .map(|(name, output)| (name, output, HttpSink::open()))
         .into();
@@ -60,12 +62,12 @@ pub fn every_sink_is_away(length: Duration) -> Option<(u64, Duration)> {
     };
     send_for(2);
     sinks.iter_mut().for_each(|(_, _, sink)| sink.close());
-    kafka.signal(Signal::STOP);
+    kafka.kill();
     rabbit.kill();
     send_for(length.as_secs());
     let returned = Instant::now();
     sinks.iter_mut().for_each(|(_, _, sink)| sink.reopen());
-    kafka.signal(Signal::CONT);
+    kafka.start();
     rabbit.restart();
     let sent = send_for(2);
 

@@ -130,6 +130,7 @@ pub(super) fn pub_sub(to: &PubSub, secrets: &Secrets<'_>) -> Result<proto::Sink,
         encoding: encoding.into(),
         compression: compression.into(),
         service_account_key: key.transpose()?,
+        ordered: to.ordered,
     });
     Ok(sink(kind, None, &to.batch, to.connections, to.timeout))
 }

@@ -182,6 +182,8 @@ pub struct PubSub {
     pub has_pickles: bool,
     /// They are compressed with gzip.
     pub is_compressed: bool,
+    /// They have an ordering key, one for each connection of each relay.
+    pub is_ordered: bool,
     /// Who the relay says that it is.
     pub access: GoogleAccess,
 }

@@ -681,6 +681,9 @@ pub struct PubSub {
     /// In JSON. Absent: what the relay finds where it runs; nothing at all where url is one of http.
     #[prost(message, optional, tag = "6")]
     pub service_account_key: ::core::option::Option<Credential>,
+    /// Messages have an ordering key, one for each connection of each relay.
+    #[prost(bool, tag = "7")]
+    pub ordered: bool,
 }
 /// A namespace of Amazon CloudWatch.
 #[derive(Clone, PartialEq, ::prost::Message)]

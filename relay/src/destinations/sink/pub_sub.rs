@@ -24,12 +24,13 @@ pub(super) struct Client {
     credentials: Option<AccessTokenCredentials>,
     has_pickles: bool,
     is_compressed: bool,
+    ordering_key: Option<String>,
     timeout: Duration,
     pickles: Vec<u8>,
 }
 
 impl Client {
-    pub(super) async fn open(to: &PubSub, sink: &Sink) -> io::Result<Self> {
+    pub(super) async fn open(to: &PubSub, sink: &Sink, number: u32) -> io::Result<Self> {
         // A topic's name may have this one in it.
         let topic = to.topic.replace('%', "%25");
         let url = format!(
@@ -48,6 +49,7 @@ impl Client {
             credentials: credentials(&to.access).map_err(io::Error::other)?,
             has_pickles: to.has_pickles,
             is_compressed: to.is_compressed,
+            ordering_key: to.is_ordered.then(|| ordering_key(number)),
             timeout: sink.timeout,
             pickles: Vec::new(),
         };
@@ -99,14 +101,23 @@ impl Client {
                 (BASE64_STANDARD.encode(gzip.finish()?), "gzip")
             }
         };
-        let message = serde_json::json!({
+        let mut message = serde_json::json!({
             "data": data,
             "attributes": { "content-type": content_type, "codec": codec },
         });
+        if let Some(key) = &self.ordering_key {
+            message["orderingKey"] = key.as_str().into();
+        }
         Ok(serde_json::to_vec(
             &serde_json::json!({ "messages": [message] }),
         )?)
     }
+}
+
+// The same for every connection that has a lane's lines, one after the other. In a pod, the host's name is the pod's.
+fn ordering_key(number: u32) -> String {
+    let host = rustix::system::uname();
+    format!("{}/{number}", host.nodename().to_string_lossy())
 }
 
 fn credentials(access: &GoogleAccess) -> Result<Option<AccessTokenCredentials>, String> {

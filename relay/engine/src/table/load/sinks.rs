@@ -239,6 +239,7 @@ impl Loader {
             topic: to.topic.clone(),
             has_pickles,
             is_compressed: compression.is_some(),
+            is_ordered: to.ordered,
             access: match &to.service_account_key {
                 Some(key) => GoogleAccess::Key(key.value.as_slice().into()),
                 None if to.url.starts_with("http:") => GoogleAccess::Anonymous,
