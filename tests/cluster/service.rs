@@ -81,6 +81,13 @@ impl Service {
     }
 }
 
+impl Drop for Service {
+    // What hands connections on has them, too.
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
 /// A way to a server that can be cut.
 pub(crate) struct Way {
     pub(crate) address: SocketAddr,

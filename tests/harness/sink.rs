@@ -260,7 +260,7 @@ impl Sink {
             found => Err(format!("{found} came")),
         });
         let lines = self.lines();
-        assert_eq!(lines.len(), count, "more lines than that came");
+        assert_eq!(lines.len(), count, "more lines than that came: {lines:?}");
         lines
     }
 }
