@@ -12,7 +12,7 @@ use crate::{Duration, SecretRef};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Batch {
-    /// Lines in one batch, at most.
+    /// Lines in one batch, at most. A batch has fewer when they are 4 MiB, or a quarter of the connection's share of the queue.
     #[schemars(range(min = 1, max = 50_000))]
     pub max_lines: i32,
     /// How long a line waits for others that fill the batch, up to 1m.

@@ -4,13 +4,13 @@ use std::collections::{BTreeSet, VecDeque};
 use std::io::Read as _;
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use harness::{
-    Answer, Directory, HttpOutput, HttpSink, RelayProcess, Sender, destination, get, relay, route,
-    unix_seconds,
+    Answer, Directory, HttpOutput, HttpSink, Posted, RelayProcess, Sender, Sink, carbon,
+    destination, get, relay, route, unix_seconds,
 };
 use tempfile::TempDir;
 
@@ -159,6 +159,39 @@ fn meets_every_fault(output: HttpOutput) {
         .filter_map(|line| line.split(' ').next().filter(|word| *word != "#"))
         .collect();
     assert_eq!(kept, BTreeSet::from(["g.7", "g.300"]));
+}
+
+#[test]
+fn a_server_that_does_not_answer_holds_up_nobody_else() {
+    let (silent, other) = (HttpSink::open(), Sink::open());
+    // It answers nothing until somebody lets it go on.
+    let (go_on, told) = mpsc::channel::<()>();
+    silent.judge(move |_| {
+        told.recv().unwrap_err();
+        None
+    });
+    // A batch that is larger than the queue.
+    let output = HttpOutput::PROMETHEUS;
+    let settings = "batch: {maxLines: 50000, wait: 500ms}, connections: 1, timeout: 10m";
+    let silent_spec = output.spec(silent.address(), settings);
+    let directory = Directory::of([
+        relay("", ""),
+        destination("d", &format!("queue: {{maxBytes: 64Ki}}, {silent_spec}")),
+        carbon("other", other.address(), ""),
+        route("d", "destinations: [{name: d}]"),
+        route("other", "destinations: [{name: other}]"),
+    ]);
+    directory.write("secret.yaml", &HttpOutput::secret());
+    let state = TempDir::new().unwrap();
+    let relay = RelayProcess::run_with_state(&directory, state.path());
+    let mut sender = Sender::connect(relay.address());
+    let lines = (0..50_000).map(|number| format!("n.{number} 1 1\n"));
+    sender.send(lines.collect::<String>());
+    other.wait_for_lines(50_000);
+    drop(go_on);
+    let names = |posted: &[Posted]| posted.iter().flat_map(|one| output.names(one)).count();
+    silent.wait_until("every line", |posted| names(posted) >= 50_000);
+    relay.settle(50_000);
 }
 
 #[test]

@@ -34,6 +34,10 @@ const CHUNK_BYTES: usize = 64 << 10;
 /// The least share of a queue that a lane has, in bytes, however many there are.
 const SHARE_BYTES_MIN: usize = 64 << 10;
 
+/// What a sender has in hand cannot be moved to the spool. So it takes no more than this part of its lane's share at a time,
+/// and no chunk is larger: whatever a connection does not take, half of the share at least can be moved, and is.
+const SHARE_PARTS: usize = 4;
+
 /// A destination is slow for this long after something came that had no room with it.
 const SLOW_AFTER_OVERFLOW: Duration = Duration::from_secs(3);
 
@@ -171,7 +175,7 @@ impl Queue {
         let mut moving = Moving::default();
         for (number, lane) in &mut state.lanes {
             let mut bytes: usize = lane.chunks.iter().map(|chunk| chunk.bytes.len()).sum();
-            let bytes_kept = if bytes > share / 2 {
+            let bytes_kept = if lane.is_crowded(share) {
                 share / 4
             } else {
                 usize::MAX
@@ -328,10 +332,24 @@ impl Waiting {
         self.bytes > share / 2
     }
 
-    fn append(&mut self, bytes: &[u8], lines: u64) {
+    // `part` is what a chunk may have, if it is not one line.
+    fn append(&mut self, mut bytes: &[u8], mut lines: u64, part: usize) {
+        while bytes.len() > part {
+            let (first, first_lines) = whole_lines(bytes, part, true);
+            self.append_together(first, first_lines, part);
+            bytes = &bytes[first.len()..];
+            lines -= first_lines;
+        }
+        if !bytes.is_empty() {
+            self.append_together(bytes, lines, part);
+        }
+        self.signals.filled.notify_one();
+    }
+
+    fn append_together(&mut self, bytes: &[u8], lines: u64, part: usize) {
         let has_room = |chunk: &Filling| chunk.bytes.capacity() - chunk.bytes.len() >= bytes.len();
         if !self.chunks.back().is_some_and(has_room) {
-            let bytes = Vec::with_capacity(bytes.len().max(CHUNK_BYTES));
+            let bytes = Vec::with_capacity(bytes.len().max(CHUNK_BYTES.min(part)));
             self.chunks.push_back(Filling {
                 bytes,
                 lines: 0,
@@ -344,7 +362,6 @@ impl Waiting {
         }
         self.bytes += bytes.len();
         self.pushed += bytes.len() as u64;
-        self.signals.filled.notify_one();
     }
 }
 
@@ -353,6 +370,11 @@ impl State {
     fn share(&self) -> usize {
         let lanes = self.lanes.values().filter(|lane| !lane.has_left).count();
         (self.limits.bytes_max / lanes.max(1)).max(SHARE_BYTES_MIN.min(self.limits.bytes_max))
+    }
+
+    // What a sender takes at a time, and what a chunk has, at most, in bytes.
+    fn part(&self) -> usize {
+        (self.share() / SHARE_PARTS).max(SHARE_BYTES_MIN / SHARE_PARTS)
     }
 
     // Where what is for a lane goes.

@@ -390,7 +390,7 @@ impl Sender {
         }
         if let Connection::Sink(sink) = connection
             && !*is_last
-            && let Some(until) = sink.waits_until(&self.in_hand)
+            && let Some(until) = sink.waits_until(&self.in_hand, &self.lane)
         {
             *is_last = self.wait_for_others(until, endpoint).await?;
             return Ok(());
@@ -441,9 +441,11 @@ impl Sender {
         until: Instant,
         endpoint: &Endpoint,
     ) -> Result<bool, Ended> {
+        let room = self.lane.in_hand_max().saturating_sub(self.in_hand.bytes());
+        let bytes_max = room.clamp(1, TAKE_BYTES);
         tokio::select! {
             biased;
-            more = self.lane.take(&mut self.in_hand.chunks, TAKE_BYTES) => Ok(!more),
+            more = self.lane.take(&mut self.in_hand.chunks, bytes_max) => Ok(!more),
             () = sleep_until(until) => Ok(false),
             () = self.lane.left() => Err(Ended::Left),
             () = endpoint_changed(&mut self.settings, &self.key, endpoint) => Err(Ended::EndpointChanged),

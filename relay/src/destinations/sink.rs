@@ -142,11 +142,11 @@ impl Connection {
     }
 
     /// Until when what is in hand waits for more; `None`: it goes now.
-    pub(crate) fn waits_until(&mut self, in_hand: &InHand) -> Option<Instant> {
+    pub(crate) fn waits_until(&mut self, in_hand: &InHand, lane: &Lane) -> Option<Instant> {
         let since = *self.waits_since.get_or_insert_with(Instant::now);
         let until = since + self.settings.batch.wait;
         let is_due = in_hand.lines() >= self.settings.batch.lines_max as u64
-            || in_hand.bytes() >= BATCH_BYTES_MAX
+            || in_hand.bytes() >= BATCH_BYTES_MAX.min(lane.in_hand_max())
             || until <= Instant::now();
         (!is_due).then_some(until)
     }

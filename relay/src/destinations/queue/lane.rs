@@ -44,7 +44,8 @@ impl Lane {
         if state.limits.when_full == WhenFull::DropOldest {
             state.make_room(number, bytes.len());
         }
-        let share = state.share();
+        let (share, part) = (state.share(), state.part());
+        let is_moved = state.spools && state.limits.when_full == WhenFull::Spool;
         let Some(lane) = state.lanes.get_mut(&number) else {
             // Whoever holds a lane keeps it there.
             state.drop_offered(lines, Loss::Removed);
@@ -53,10 +54,12 @@ impl Lane {
         let room = share.saturating_sub(lane.bytes);
         let (fitting, fitting_lines) = match bytes.len() <= room {
             true => (bytes, lines),
+            // The spool has room for one that the sender leaves none.
+            false if is_moved => whole_lines(bytes, room, lane.chunks.is_empty()),
             false => whole_lines(bytes, room, lane.bytes == 0),
         };
         if !fitting.is_empty() {
-            lane.append(fitting, fitting_lines);
+            lane.append(fitting, fitting_lines, part);
         }
         let is_crowded = lane.is_crowded(share);
         state.figures.offered += fitting_lines;
@@ -122,12 +125,18 @@ impl Lane {
         self.queue.lock().drop_offered(lines, loss);
     }
 
-    /// Moves waiting chunks to `taken`, up to about `bytes_max` bytes. Waits for the first. Returns `false` once the lane is
-    /// closed and empty, or has left.
+    /// What a sender may have in hand before it takes no more, in bytes. It may be a chunk more then.
+    pub(crate) fn in_hand_max(&self) -> usize {
+        self.queue.lock().part()
+    }
+
+    /// Moves waiting chunks to `taken`, until that are `bytes_max` bytes or more, or what a sender may have in hand. Waits for the
+    /// first. Returns `false` once the lane is closed and empty, or has left.
     pub(crate) async fn take(&self, taken: &mut VecDeque<Chunk>, bytes_max: usize) -> bool {
         loop {
             {
                 let mut state = self.queue.lock();
+                let bytes_max = bytes_max.min(state.part());
                 let mut bytes = 0;
                 while bytes < bytes_max
                     && let Some(lane) = state.lanes.get_mut(&self.number)

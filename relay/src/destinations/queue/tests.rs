@@ -15,6 +15,10 @@ impl Lane {
     fn figures(&self) -> Figures {
         self.queue().figures()
     }
+
+    fn is_empty(&self) -> bool {
+        self.queue().lock().lanes[&self.number()].chunks.is_empty()
+    }
 }
 
 fn figures(offered: u64, sent: u64, full: u64, lines: u64, bytes: u64) -> Figures {
@@ -36,6 +40,9 @@ fn figures(offered: u64, sent: u64, full: u64, lines: u64, bytes: u64) -> Figure
 async fn take_all(lane: &Lane) -> String {
     let mut taken = VecDeque::new();
     assert!(lane.take(&mut taken, usize::MAX).await);
+    while !lane.is_empty() {
+        assert!(lane.take(&mut taken, usize::MAX).await);
+    }
     let mut text = Vec::new();
     for chunk in taken {
         lane.sent(chunk.bytes.len(), chunk.lines, 0);
@@ -147,6 +154,37 @@ async fn what_waits_for_too_long_or_is_too_much_goes_to_the_spool() {
     let after = lane.figures();
     assert_eq!(before.queue_lines, after.queue_lines + after.spool.waiting);
     assert_eq!(lane.queue().take_overdue(Duration::ZERO).chunks.len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_stuck_with_a_sender_leaves_room_for_what_the_spool_takes() {
+    // As small as they may be, and a line that is larger than what a sender takes.
+    let lane = lane(64 << 10, WhenFull::Spool);
+    lane.queue().set_spools(true);
+    let line = |length: usize| format!("{} 1 1\n", "a".repeat(length - 5));
+    let block = [line(40 << 10), line(10).repeat(30_000)].concat();
+    let mut rest = block.as_bytes();
+    let mut in_hand = VecDeque::new();
+    let mut moved = 0;
+    while !rest.is_empty() {
+        let lines = rest.iter().filter(|byte| **byte == b'\n').count() as u64;
+        rest = &rest[rest.len() - lane.push(rest, lines)..];
+        if in_hand.is_empty() {
+            assert!(lane.take(&mut in_hand, usize::MAX).await);
+        }
+        let moving = lane.queue().take_overdue(Duration::from_secs(3600));
+        let (chunks, shares) = moving.split();
+        let goes_on = rest.is_empty() || !chunks.is_empty();
+        assert!(goes_on, "{} bytes wait for ever", rest.len());
+        let lines = chunks.iter().map(|chunk| chunk.lines).sum();
+        moved += lines;
+        let spool = relay_spool::Figures::default();
+        lane.queue().moved_to_spool(shares, lines, spool);
+        assert!(lane.figures().queue_bytes <= 64 << 10);
+    }
+    let in_hand: u64 = in_hand.iter().map(|chunk| chunk.lines).sum();
+    assert_eq!(moved + lane.figures().queue_lines, 30_001);
+    assert!(in_hand < 5000, "{in_hand} lines are in hand");
 }
 
 #[tokio::test]
