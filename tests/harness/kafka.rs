@@ -185,12 +185,9 @@ impl Kafka {
 
     fn run_broker(&mut self, at: &str) {
         let address = self.address.to_string();
-        let storage = match self.bucket {
-            Some(_) => format!("s3://{BUCKET}/"),
-            None => "memory://tansu/".to_owned(),
-        };
-        let mut broker = Self::script(&["broker", at, &address, &storage]);
+        let mut broker = Self::script(&["broker", at, &address]);
         if let Some(aws) = &self.bucket {
+            broker.arg(format!("s3://{BUCKET}/"));
             broker.env("AWS_ENDPOINT", format!("http://{}", aws.address()));
             broker.envs([
                 ("AWS_ALLOW_HTTP", "true"),
