@@ -34,8 +34,8 @@ const CHUNK_BYTES: usize = 64 << 10;
 /// The least share of a queue that a lane has, in bytes, however many there are.
 const SHARE_BYTES_MIN: usize = 64 << 10;
 
-/// What a sender has in hand cannot be moved to the spool. So it takes no more than this part of its lane's share at a time,
-/// and no chunk is larger: whatever a connection does not take, half of the share at least can be moved, and is.
+/// What a sender has in hand cannot be moved to the spool. So it takes no more of its lane's share at a time than one of so many
+/// parts, and no chunk is larger: when a connection takes nothing, half of the share at least can be moved, and is.
 const SHARE_PARTS: usize = 4;
 
 /// A destination is slow for this long after something came that had no room with it.
@@ -332,7 +332,7 @@ impl Waiting {
         self.bytes > share / 2
     }
 
-    // `part` is what a chunk may have, if it is not one line.
+    // `part` is what a chunk of several lines may have, in bytes.
     fn append(&mut self, mut bytes: &[u8], mut lines: u64, part: usize) {
         while bytes.len() > part {
             let (first, first_lines) = whole_lines(bytes, part, true);
@@ -372,7 +372,7 @@ impl State {
         (self.limits.bytes_max / lanes.max(1)).max(SHARE_BYTES_MIN.min(self.limits.bytes_max))
     }
 
-    // What a sender takes at a time, and what a chunk has, at most, in bytes.
+    // What a sender has in hand before it takes no more, and what a chunk of several lines has at most, in bytes.
     fn part(&self) -> usize {
         (self.share() / SHARE_PARTS).max(SHARE_BYTES_MIN / SHARE_PARTS)
     }

@@ -130,8 +130,8 @@ impl Lane {
         self.queue.lock().part()
     }
 
-    /// Moves waiting chunks to `taken`, until that are `bytes_max` bytes or more, or what a sender may have in hand. Waits for the
-    /// first. Returns `false` once the lane is closed and empty, or has left.
+    /// Moves waiting chunks to `taken`, until these have `bytes_max` bytes, or what a sender may have in hand. Waits for the first.
+    /// Returns `false` once the lane is closed and empty, or has left.
     pub(crate) async fn take(&self, taken: &mut VecDeque<Chunk>, bytes_max: usize) -> bool {
         loop {
             {
