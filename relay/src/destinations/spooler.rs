@@ -350,6 +350,8 @@ impl Spooler {
                 }
             }
             Request::Resend(chunks) => {
+                // What was handed over makes room for what of it goes again, on a disk that is small or full.
+                let spool = self.sync(spool).await;
                 let (spool, lines) = self.append(spool, chunks).await;
                 self.queue.resent_to_spool(lines, spool.figures());
                 spool
