@@ -83,8 +83,8 @@ impl PubSub {
         cloud(&["topic", &self.address.to_string(), PROJECT, topic]);
     }
 
-    /// The next messages of a topic with at least so many lines or points: attributes, the ordering key
-    /// being one of them, and lines or points.
+    /// The next messages of a topic with at least so many lines or points: attributes, the ordering key being one of them, and lines
+    /// or points.
     ///
     /// # Panics
     /// If the emulator does not give them.
@@ -143,7 +143,8 @@ impl Aws {
         cloud(&["bucket", &self.address.to_string(), name]);
     }
 
-    /// The points of a metric of CloudWatch in eu-west-1 that are not older than two hours: timestamp and value. A dimension is name=value.
+    /// The points of a metric of CloudWatch in eu-west-1 that are not older than two hours: timestamp and value. A dimension is
+    /// name=value.
     ///
     /// # Panics
     /// If it does not answer.

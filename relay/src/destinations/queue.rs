@@ -35,7 +35,7 @@ const CHUNK_BYTES: usize = 64 << 10;
 const SHARE_BYTES_MIN: usize = 64 << 10;
 
 /// What a sender has in hand cannot be moved to the spool. So it takes no more of its lane's share at a time than one of so many
-/// parts, and no chunk is larger: when a connection takes nothing, half of the share at least can be moved, and is.
+/// parts, and no chunk is larger, if it is not one line: when a connection takes nothing, half of the share can be moved, and is.
 const SHARE_PARTS: usize = 4;
 
 /// A destination is slow for this long after something came that had no room with it.
