@@ -109,6 +109,8 @@ impl RabbitMq {
         let within = |name: &str| directory.path().join(name);
         let mut command = Command::new(Path::new(PROGRAMS).join(name));
         command
+            // Where it leaves a dump when it is killed at a bad moment.
+            .current_dir(directory.path())
             .env("HOME", directory.path())
             .env("RABBITMQ_NODENAME", node)
             .env("RABBITMQ_MNESIA_BASE", within("mnesia"))
