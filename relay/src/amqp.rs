@@ -10,16 +10,28 @@ use lapin::{Connection, ConnectionProperties};
 use relay_engine::{AmqpServer, PeerTls};
 use tokio::time::timeout;
 
-/// How long a connect may take, with TLS and the broker's greeting.
+/// How long a connect may take, with TLS, the broker's greeting and what is declared there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Seconds between heartbeats: a broker that is not heard of for twice as long is gone.
 const HEARTBEAT_SECONDS: u16 = 10;
 
-/// Connects to a broker, and shows it who we are.
+/// What a connect comes to, if it does in time.
 ///
 /// # Errors
-/// It is not there, does not know us, or takes too long.
+/// Those of the connect, or the broker takes too long.
+pub(crate) async fn in_time<T>(connecting: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    let connected = timeout(CONNECT_TIMEOUT, Box::pin(connecting)).await;
+    connected.unwrap_or_else(|_| {
+        let message = format!("the broker did not let us in within {CONNECT_TIMEOUT:?}");
+        Err(io::Error::new(io::ErrorKind::TimedOut, message))
+    })
+}
+
+/// Connects to a broker, and shows it who we are. A broker that stands still is waited for.
+///
+/// # Errors
+/// It is not there, or does not know us.
 pub(crate) async fn connect(server: &AmqpServer, tls: Option<&PeerTls>) -> io::Result<Connection> {
     let (username, password) = match &server.credentials {
         Some(credentials) => {
@@ -56,10 +68,5 @@ pub(crate) async fn connect(server: &AmqpServer, tls: Option<&PeerTls>) -> io::R
     let properties = ConnectionProperties::default().with_connection_name("carbonway".into());
     let runtime = default_runtime().map_err(io::Error::other)?;
     let connecting = Connection::connect_uri_with_config(uri, properties, tls, runtime);
-    let connected = timeout(CONNECT_TIMEOUT, Box::pin(connecting)).await;
-    let connected = connected.map_err(|_| {
-        let message = format!("the broker did not let us in within {CONNECT_TIMEOUT:?}");
-        io::Error::new(io::ErrorKind::TimedOut, message)
-    })?;
-    connected.map_err(io::Error::other)
+    connecting.await.map_err(io::Error::other)
 }

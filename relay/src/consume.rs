@@ -28,7 +28,7 @@ use tokio_stream::{StreamExt as _, StreamMap};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::amqp::connect;
+use crate::amqp::{connect, in_time};
 use crate::clock;
 use crate::destinations::Producer;
 use crate::handover::Handover;
@@ -156,7 +156,7 @@ impl Fetcher {
         let mut back_off = BACK_OFF_MIN;
         loop {
             let session = tokio::select! {
-                session = Session::open(settings) => session,
+                session = in_time(Session::open(settings)) => session,
                 () = &mut stopping => return,
             };
             let ended = match session {

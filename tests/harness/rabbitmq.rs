@@ -150,15 +150,24 @@ impl RabbitMq {
 
     /// Kills it.
     pub fn kill(&mut self) {
-        // The server is a child of what was started, which ends with it.
-        let pid = std::fs::read_to_string(self.directory.path().join("pid"));
-        let pid = pid
-            .ok()
-            .and_then(|pid| Pid::from_raw(pid.trim().parse().ok()?));
-        if let Some(pid) = pid {
+        if let Some(pid) = self.pid() {
             kill_process(pid, Signal::KILL).ok();
         }
         self.process.kill();
+    }
+
+    /// Has it stand still, or go on.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid().expect("it runs"), signal).expect("it runs");
+    }
+
+    // Of the server, which is a child of what was started, and ends that with itself.
+    fn pid(&self) -> Option<Pid> {
+        let pid = std::fs::read_to_string(self.directory.path().join("pid")).ok()?;
+        Pid::from_raw(pid.trim().parse().ok()?)
     }
 
     /// Where it listens.
@@ -176,8 +185,24 @@ impl RabbitMq {
     /// # Panics
     /// If it does not.
     pub fn close_connections(&self) {
+        self.control(&["close_all_connections", "a test wants it"]);
+    }
+
+    /// Has it be short of memory, which blocks those who publish, or not.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub fn set_short_of_memory(&self, is_short: bool) {
+        let share = match is_short {
+            true => "0.00001",
+            false => "0.4",
+        };
+        self.control(&["set_vm_memory_high_watermark", share]);
+    }
+
+    fn control(&self, arguments: &[&str]) {
         let mut command = Self::program("rabbitmqctl", &self.node, &self.directory);
-        let finished = finish(command.args(["close_all_connections", "a test wants it"]));
+        let finished = finish(command.args(arguments));
         assert_eq!(finished.code, Some(0), "{finished:?}");
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use harness::{
-    Authority, DEADLINE, Directory, Flood, RabbitMq, RelayProcess, Sender, Sink, carbon,
+    Authority, DEADLINE, Directory, Flood, RabbitMq, RelayProcess, Sender, Signal, Sink, carbon,
     destination, eventually, numbered_line, object, relay, route,
 };
 use tempfile::TempDir;
@@ -195,6 +195,41 @@ fn lines_are_published_under_their_names_and_confirmed() {
         .collect();
     assert_eq!(bodies.len() as u64, sent);
     assert!(bodies.contains("n 0 1700000000"));
+}
+
+#[test]
+fn a_broker_that_stands_still_or_is_short_of_memory_gets_everything_in_the_end() {
+    let Some(rabbit) = RabbitMq::start() else {
+        return;
+    };
+    rabbit.bind("graphite", "all", "#");
+    let spec = "metricNameInBody: true, timeout: 500ms, batch: {maxLines: 200, wait: 10ms}, connections: 2";
+    let directory = directory_to(&rabbit, spec);
+    let relay = RelayProcess::run(&directory);
+    let flood = Flood::paced(relay.address(), "n", 2000);
+    flood.wait_for_more(1000);
+    rabbit.signal(Signal::STOP);
+    relay.wait_for_connected("q", false);
+    rabbit.signal(Signal::CONT);
+    relay.wait_for_connected("q", true);
+    flood.wait_for_more(1000);
+    rabbit.set_short_of_memory(true);
+    eventually(DEADLINE, "the blocked connection to be told", || {
+        let error =
+            relay.json("/destinations")["destinations"][0]["lastError"]["message"].to_string();
+        match error.contains("low on memory") {
+            true => Ok(()),
+            false => Err(error),
+        }
+    });
+    rabbit.set_short_of_memory(false);
+    let sent = flood.finish();
+    relay.settle(sent);
+    // What came twice is there twice.
+    let count = rabbit.count("all") as usize;
+    let messages = rabbit.consume("all", count).into_iter();
+    let bodies: BTreeSet<String> = messages.map(|(_, body)| body).collect();
+    assert_eq!(bodies.len() as u64, sent);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::series::name;
 use super::{Refusal, Taken};
-use crate::amqp::connect;
+use crate::amqp::{connect, in_time};
 
 /// The longest routing key, in bytes.
 const KEY_BYTES_MAX: usize = 255;
@@ -21,7 +21,7 @@ const PERSISTENT: u8 = 2;
 
 pub(super) struct Client {
     // Ends with the last that has it.
-    _connection: Connection,
+    connection: Connection,
     channel: Channel,
     exchange: ShortString,
     has_name_in_body: bool,
@@ -30,6 +30,10 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) async fn open(to: &Amqp, sink: &Sink) -> io::Result<Self> {
+        in_time(Self::connect(to, sink)).await
+    }
+
+    async fn connect(to: &Amqp, sink: &Sink) -> io::Result<Self> {
         let connection = connect(&to.server, sink.tls.as_ref()).await?;
         let channel = connection
             .create_channel()
@@ -50,7 +54,7 @@ impl Client {
         let confirming = channel.confirm_select(ConfirmSelectOptions::default());
         confirming.await.map_err(io::Error::other)?;
         Ok(Self {
-            _connection: connection,
+            connection,
             channel,
             exchange: to.exchange.as_str().into(),
             has_name_in_body: to.has_name_in_body,
@@ -61,7 +65,10 @@ impl Client {
     pub(super) async fn send(&mut self, lines: &[u8]) -> Result<Taken, Refusal> {
         let publishing = timeout(self.timeout, self.publish(lines)).await;
         publishing.unwrap_or_else(|_| {
-            let message = format!("the broker did not confirm in {:?}", self.timeout);
+            let mut message = format!("the broker did not confirm in {:?}", self.timeout);
+            if self.connection.status().blocked() {
+                message += ": it blocks those who publish, as it is low on memory or disk";
+            }
             Err(Refusal::later(message))
         })
     }
