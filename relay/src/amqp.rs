@@ -1,20 +1,70 @@
 //! Connections to brokers of AMQP 0-9-1.
 
 use std::io;
+use std::net::Shutdown;
+use std::ops::Deref;
+use std::os::fd::AsFd as _;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use async_compat::Compat;
+use lapin::ConnectionProperties;
 use lapin::runtime::default_runtime;
-use lapin::tcp::{OwnedIdentity, OwnedTLSConfig};
+use lapin::tcp::{AsyncTcpStream, OwnedIdentity, OwnedTLSConfig};
 use lapin::uri::{AMQPAuthority, AMQPScheme, AMQPUri, AMQPUserInfo};
-use lapin::{Connection, ConnectionProperties};
 use relay_engine::{AmqpServer, PeerTls};
-use tokio::time::timeout;
+use tokio::net::TcpStream;
+use tokio::runtime::Handle;
+use tokio::time::{sleep, timeout};
 
 /// How long a connect may take, with TLS, the broker's greeting and what is declared there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a broker may take to say goodbye.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// Seconds between heartbeats: a broker that is not heard of for twice as long is gone.
 const HEARTBEAT_SECONDS: u16 = 10;
+
+/// A connection to a broker. When it is dropped, the broker is told, and soon after the socket is shut: a broker that stands still,
+/// or blocks those who publish, would keep it for as long as it does.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    inner: lapin::Connection,
+    // `None` once it is dropped.
+    socket: Option<Socket>,
+}
+
+impl Deref for Connection {
+    type Target = lapin::Connection;
+
+    fn deref(&self) -> &lapin::Connection {
+        &self.inner
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let socket = self.socket.take();
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(async {
+                sleep(GOODBYE_TIMEOUT).await;
+                drop(socket);
+            });
+        }
+    }
+}
+
+// Shut when it is dropped, which is how what lapin does with it comes to an end.
+#[derive(Debug)]
+struct Socket(std::net::TcpStream);
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // It may be shut already.
+        self.0.shutdown(Shutdown::Both).ok();
+    }
+}
 
 /// What a connect comes to, if it does in time.
 ///
@@ -33,6 +83,29 @@ pub(crate) async fn in_time<T>(connecting: impl Future<Output = io::Result<T>>) 
 /// # Errors
 /// It is not there, or does not know us.
 pub(crate) async fn connect(server: &AmqpServer, tls: Option<&PeerTls>) -> io::Result<Connection> {
+    let (host, port) = (server.address.host.as_str(), server.address.port);
+    let stream = TcpStream::connect((host, port)).await?;
+    stream.set_nodelay(true)?;
+    let socket = Socket(stream.as_fd().try_clone_to_owned()?.into());
+    let mut stream = AsyncTcpStream::Plain(Compat::new(stream));
+    if server.is_encrypted {
+        stream = stream.into_tls(host, tls_config(tls).as_ref()).await?;
+    }
+    let properties = ConnectionProperties::default().with_connection_name("carbonway".into());
+    let runtime = default_runtime().map_err(io::Error::other)?;
+    let stream = Mutex::new(Some(stream));
+    let take_stream = async move |_, _| {
+        let stream = stream.lock().unwrap_or_else(PoisonError::into_inner).take();
+        stream.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected).into())
+    };
+    let connecting = lapin::Connection::connector(uri(server), runtime, take_stream, properties);
+    Ok(Connection {
+        inner: connecting.await.map_err(io::Error::other)?,
+        socket: Some(socket),
+    })
+}
+
+fn uri(server: &AmqpServer) -> AMQPUri {
     let (username, password) = match &server.credentials {
         Some(credentials) => {
             let password = String::from_utf8_lossy(credentials.password.as_bytes());
@@ -54,7 +127,11 @@ pub(crate) async fn connect(server: &AmqpServer, tls: Option<&PeerTls>) -> io::R
         ..AMQPUri::default()
     };
     uri.query.heartbeat = Some(HEARTBEAT_SECONDS);
-    let tls = OwnedTLSConfig {
+    uri
+}
+
+fn tls_config(tls: Option<&PeerTls>) -> OwnedTLSConfig {
+    OwnedTLSConfig {
         identity: tls
             .and_then(|tls| tls.identity.as_ref())
             .map(|identity| OwnedIdentity::PKCS8 {
@@ -64,9 +141,5 @@ pub(crate) async fn connect(server: &AmqpServer, tls: Option<&PeerTls>) -> io::R
         cert_chain: tls
             .and_then(|tls| tls.ca.as_ref())
             .map(|ca| String::from_utf8_lossy(ca.as_bytes()).into_owned()),
-    };
-    let properties = ConnectionProperties::default().with_connection_name("carbonway".into());
-    let runtime = default_runtime().map_err(io::Error::other)?;
-    let connecting = Connection::connect_uri_with_config(uri, properties, tls, runtime);
-    connecting.await.map_err(io::Error::other)
+    }
 }

@@ -20,7 +20,7 @@ use lapin::options::{
     QueueBindOptions, QueueDeclareOptions,
 };
 use lapin::types::FieldTable;
-use lapin::{Channel, Connection, Consumer, ExchangeKind};
+use lapin::{Channel, Consumer, ExchangeKind};
 use relay_engine::{AmqpQueue, AmqpSource, Reason};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
@@ -28,7 +28,7 @@ use tokio_stream::{StreamExt as _, StreamMap};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::amqp::{connect, in_time};
+use crate::amqp::{Connection, connect, in_time};
 use crate::clock;
 use crate::destinations::Producer;
 use crate::handover::Handover;

@@ -5,8 +5,9 @@ use std::io::{self, IsTerminal as _};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::time::SystemTime;
 
-/// Libraries that say at info what is for those who mend them. A directive of the user about them comes later, and holds.
-const QUIET: &str = "rskafka=warn";
+/// Libraries that say what is for those who mend them: lapin every message that no queue wants, and what we did to its socket. A
+/// directive of the user about them comes later, and holds.
+const QUIET: &str = "rskafka=warn,lapin=off";
 
 /// Flags about logs.
 #[derive(Clone, Debug, clap::Args)]

@@ -138,7 +138,7 @@ const OF_DESTINATIONS: [Metric<Standing>; 24] = [
     Metric {
         kind: Kind::Counter,
         name: "destination_lines_left_out",
-        help: "Lines among those sent that the destination's mappings leave out of what its server gets",
+        help: "Lines among those sent that the destination's mappings leave out, or that its server took and does not keep",
         value: |to| to.figures.left_out,
     },
     Metric {

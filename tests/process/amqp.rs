@@ -167,6 +167,8 @@ fn lines_are_published_under_their_names_and_confirmed() {
     // what no queue wants is told
     let left_out = "carbonway_destination_lines_left_out_total";
     assert_eq!(relay.metrics().count(left_out), 1);
+    // and lapin does not do so with each message
+    assert!(!relay.process.stderr().concat().contains("lapin"));
     drop(relay);
 
     // whole lines, while connections are cut and the broker is killed

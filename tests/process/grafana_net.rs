@@ -4,7 +4,7 @@ use std::io::Read as _;
 
 use harness::{
     Answer, DEADLINE, Directory, HttpSink, Posted, RelayProcess, Sender, destination, eventually,
-    relay, route,
+    numbered_line, relay, route,
 };
 
 const SECRET: &str =
@@ -15,7 +15,7 @@ const AGGREGATION: &str = "[default]\npattern = .*\n";
 
 fn directory(sink: &HttpSink, more: &str) -> Directory {
     let spec = format!(
-        "url: \"http://{}/graphite/metrics/\", apiKey: {{name: key}}, batch: {{wait: 0s}}, connections: 1, \
+        "url: \"http://{}/graphite/metrics/\", apiKey: {{name: key}}, connections: 1, \
          storageSchemas: {SCHEMAS:?}, {more}",
         sink.address()
     );
@@ -87,7 +87,7 @@ fn points_and_configuration_are_what_grafana_net_takes() {
     let sink = HttpSink::open();
     let directory = directory(
         &sink,
-        &format!("orgId: 5, storageAggregation: {AGGREGATION:?}"),
+        &format!("batch: {{wait: 0s}}, orgId: 5, storageAggregation: {AGGREGATION:?}"),
     );
     let relay = RelayProcess::run(&directory);
     Sender::deliver(
@@ -157,9 +157,37 @@ fn points_and_configuration_are_what_grafana_net_takes() {
 }
 
 #[test]
+fn points_that_the_server_took_and_found_invalid_are_counted_and_told() {
+    let sink = HttpSink::open();
+    let directory = directory(&sink, "batch: {maxLines: 3, wait: 1m}");
+    let relay = RelayProcess::run(&directory);
+    sink.judge(|posted| {
+        let mut answer = Answer::of(200);
+        if !posted.uri.path().contains("/config/") {
+            let errors = "{\"too old\":{\"Count\":2,\"ExampleIds\":[0,1]}}";
+            answer.body =
+                format!("{{\"Invalid\":2,\"Published\":1,\"ValidationErrors\":{errors}}}");
+        }
+        Some(answer)
+    });
+    Sender::deliver(
+        relay.address(),
+        (0..6)
+            .map(|number| numbered_line("a", number))
+            .collect::<String>(),
+    );
+    relay.settle(6);
+    let left_out = "carbonway_destination_lines_left_out_total";
+    assert_eq!(relay.metrics().count(left_out), 4);
+    let told = relay.process.stderr().concat();
+    // once, for now
+    assert_eq!(told.matches("too old").count(), 1, "{told}");
+}
+
+#[test]
 fn what_is_refused_is_not_tried_for_ever_and_a_server_that_asks_for_time_gets_it() {
     let sink = HttpSink::open();
-    let directory = directory(&sink, "");
+    let directory = directory(&sink, "batch: {wait: 0s}");
     let state = tempfile::TempDir::new().unwrap();
     let relay = RelayProcess::run_with_state(&directory, state.path());
     sink.judge(|posted| {

@@ -290,6 +290,7 @@ impl Sender {
         {
             return Ok(Connection::Sink(kept));
         }
+        let name = Arc::clone(&self.settings.borrow().name);
         let connecting = async {
             match endpoint {
                 Endpoint::Carbon {
@@ -324,8 +325,8 @@ impl Sender {
                 }
                 Endpoint::Sink(settings) => {
                     let number = self.key.connection;
-                    let opening =
-                        sink::Connection::open(settings, number, self.dead_letters.clone());
+                    let dead_letters = self.dead_letters.clone();
+                    let opening = sink::Connection::open(settings, name, number, dead_letters);
                     opening
                         .await
                         .map(|connection| Connection::Sink(Box::new(connection)))

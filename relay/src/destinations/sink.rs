@@ -15,6 +15,7 @@ mod grafana_net;
 mod http;
 mod kafka;
 mod pub_sub;
+mod rejections;
 mod remote_write;
 mod series;
 
@@ -26,9 +27,9 @@ use std::time::Duration;
 
 use relay_engine::{Sink, SinkKind};
 use tokio::time::Instant;
-use tracing::warn;
 
 pub(crate) use dead_letters::DeadLetters;
+use rejections::Rejections;
 
 use super::in_hand::InHand;
 use super::queue::Lane;
@@ -39,6 +40,9 @@ const BATCH_BYTES_MAX: usize = 4 << 20;
 /// How often a server is asked, at most, to find out which lines of a batch are at fault.
 const ASKED_MAX: usize = 64;
 
+/// How long the log is silent about more of the same.
+const TOLD_AGAIN: Duration = Duration::from_secs(10);
+
 /// How long it is until a server that has stopped taking lines is asked again.
 const STOPPED_WAIT: Duration = Duration::from_secs(60);
 
@@ -46,7 +50,7 @@ const STOPPED_WAIT: Duration = Duration::from_secs(60);
 pub(crate) struct Connection {
     server: Server,
     settings: Arc<Sink>,
-    dead_letters: Option<Arc<DeadLetters>>,
+    rejections: Rejections,
     // Lines that are handed over together.
     batch: Vec<u8>,
     // When the first line came that is not in a batch yet.
@@ -80,7 +84,7 @@ pub(crate) enum Refusal {
 /// What became of lines that were taken.
 #[derive(Debug, Default)]
 struct Taken {
-    /// Lines that the destination's settings leave out.
+    /// Lines that the destination's settings leave out, or the server.
     left_out: u64,
     /// Those that have no place on the server. The others are there.
     refused: Refused,
@@ -94,6 +98,7 @@ impl Connection {
     /// from 0.
     pub(crate) async fn open(
         settings: &Arc<Sink>,
+        destination: Arc<str>,
         number: u32,
         dead_letters: Option<Arc<DeadLetters>>,
     ) -> io::Result<Self> {
@@ -119,7 +124,7 @@ impl Connection {
         Ok(Self {
             server,
             settings: Arc::clone(settings),
-            dead_letters,
+            rejections: Rejections::new(destination, dead_letters),
             batch: Vec::new(),
             waits_since: None,
         })
@@ -169,48 +174,30 @@ impl Connection {
             match self.server.send(lines).await {
                 Ok(Taken { left_out, refused }) => {
                     lane.leave_out(left_out);
+                    self.rejections.keep(lines, &refused).await;
                     let mut at = 0;
-                    for (range, why) in refused {
+                    for (range, _) in refused {
                         in_hand.advance(range.start - at, lane);
+                        in_hand.reject(range.len(), lane);
                         at = range.end;
-                        let range = begin + range.start..begin + range.end;
-                        self.reject(why, range, in_hand, lane).await;
                     }
-                    in_hand.advance(end - begin - at, lane);
+                    in_hand.advance(lines.len() - at, lane);
                 }
                 Err(Refusal::Never(why)) => match middle(lines).filter(|_| asked < ASKED_MAX) {
                     Some(middle) => {
                         parts.push((begin + middle, end));
                         parts.push((begin, begin + middle));
                     }
-                    None => self.reject(&why, begin..end, in_hand, lane).await,
+                    None => {
+                        self.rejections.keep(lines, &[(0..lines.len(), &why)]).await;
+                        in_hand.reject(lines.len(), lane);
+                    }
                 },
                 Err(refusal) => return Err(refusal),
             }
         }
         self.waits_since = None;
         Ok(())
-    }
-
-    async fn reject(&self, why: &str, lines: Range<usize>, in_hand: &mut InHand, lane: &Lane) {
-        let lines = &self.batch[lines];
-        let count = memchr::memchr_iter(b'\n', lines).count();
-        let is_kept = match &self.dead_letters {
-            Some(dead_letters) => dead_letters.keep(why, lines).await,
-            None => Ok(false),
-        };
-        match is_kept {
-            Ok(is_kept) => {
-                warn!(
-                    lines = count,
-                    why, is_kept, "lines that the destination will never take"
-                );
-            }
-            Err(error) => {
-                warn!(lines = count, why, %error, "lines that the destination will never take, and they cannot be kept");
-            }
-        }
-        in_hand.reject(lines.len(), lane);
     }
 }
 
@@ -258,6 +245,20 @@ impl fmt::Display for Refusal {
             Self::Stopped(why) => write!(f, "stopped until something is changed: {why}"),
             Self::Never(why) => write!(f, "refused for good: {why}"),
         }
+    }
+}
+
+// When the log says again what happens over and over.
+#[derive(Default)]
+struct Seldom(Option<Instant>);
+
+impl Seldom {
+    fn is_due(&mut self) -> bool {
+        let is_due = self.0.is_none_or(|told_at| told_at.elapsed() >= TOLD_AGAIN);
+        if is_due {
+            self.0 = Some(Instant::now());
+        }
+        is_due
     }
 }
 

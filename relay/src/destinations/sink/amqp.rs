@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions};
 use lapin::types::{FieldTable, ShortString};
-use lapin::{BasicProperties, Channel, Confirmation, Connection, ErrorKind, ExchangeKind};
+use lapin::{BasicProperties, Channel, Confirmation, ErrorKind, ExchangeKind};
 use relay_engine::{Amqp, Sink};
 use tokio::time::timeout;
 
 use super::series::name;
 use super::{Refusal, Taken};
-use crate::amqp::{connect, in_time};
+use crate::amqp::{Connection, connect, in_time};
 
 /// The longest routing key, in bytes.
 const KEY_BYTES_MAX: usize = 255;

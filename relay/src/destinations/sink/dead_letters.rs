@@ -48,16 +48,27 @@ impl DeadLetters {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Keeps lines. Returns whether there was room for them.
+    /// Keeps lines, each group with why it was refused. Returns whether there was room for all of them.
     ///
     /// # Errors
     /// The file cannot be written.
-    pub(crate) async fn keep(self: &Arc<Self>, why: &str, lines: &[u8]) -> io::Result<bool> {
-        let why: String = why.chars().take(REASON_CHARS_MAX).collect();
-        let why = why.replace(['\n', '\r'], " ");
-        let group = [format!("# {} {why}\n", clock::now().0).as_bytes(), lines].concat();
+    pub(crate) async fn keep(self: &Arc<Self>, groups: &[(&str, Vec<u8>)]) -> io::Result<bool> {
+        let now = clock::now().0;
+        let groups = groups.iter().map(|(why, lines)| {
+            let why: String = why.chars().take(REASON_CHARS_MAX).collect();
+            let why = why.replace(['\n', '\r'], " ");
+            [format!("# {now} {why}\n").as_bytes(), lines].concat()
+        });
+        let groups: Vec<Vec<u8>> = groups.collect();
         let this = Arc::clone(self);
-        spawn_blocking(move || this.append(&group)).await?
+        spawn_blocking(move || {
+            let mut are_kept = true;
+            for group in &groups {
+                are_kept &= this.append(group)?;
+            }
+            Ok(are_kept)
+        })
+        .await?
     }
 
     fn append(&self, group: &[u8]) -> io::Result<bool> {
@@ -133,12 +144,12 @@ mod tests {
         let path = directory.path().join("a/lines");
         let dead = Arc::new(DeadLetters::new(path.clone(), 100));
         assert_eq!(dead.read().unwrap(), b"");
-        assert!(
-            dead.keep("400: out of\norder", b"a 1 1\nb 2 2\n")
-                .await
-                .unwrap()
-        );
-        assert!(!dead.keep("too much", &[b'x'; 100]).await.unwrap());
+        let groups = [
+            ("400: out of\norder", b"a 1 1\nb 2 2\n".to_vec()),
+            ("too much", vec![b'x'; 100]),
+        ];
+        assert!(dead.keep(&groups[..1]).await.unwrap());
+        assert!(!dead.keep(&groups[1..]).await.unwrap());
         let again = Arc::new(DeadLetters::new(path, 100));
         assert_eq!(again.bytes(), dead.bytes());
         let text = String::from_utf8(again.read().unwrap()).unwrap();

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use relay_engine::{GrafanaNet, Sink};
 use relay_wire::metric_data::{encode, encode_array_header};
+use serde::Deserialize;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::http::{Http, Options};
 use super::series::{Found, Known, name};
-use super::{Refusal, Taken};
+use super::{Refusal, Seldom, Taken};
 
 /// How often the server is told of schemas and aggregations.
 const CONFIG_INTERVAL: Duration = Duration::from_secs(6 * 3600);
@@ -28,6 +29,15 @@ pub(super) struct Client {
     body: Vec<u8>,
     // When the server is told of schemas and aggregations.
     config_at: Instant,
+    invalid_told: Seldom,
+}
+
+// What the server says of a batch that it took.
+#[derive(Default, Deserialize)]
+struct Answer {
+    /// Points that it did not keep.
+    #[serde(rename = "Invalid", default)]
+    invalid: u64,
 }
 
 impl Client {
@@ -61,6 +71,7 @@ impl Client {
                 true => Instant::now(),
                 false => Instant::now() + CONFIG_INTERVAL * 1000,
             },
+            invalid_told: Seldom::default(),
         })
     }
 
@@ -86,10 +97,11 @@ impl Client {
             let body = self.body(count).map_err(Refusal::later)?;
             let request = self.metrics.post(body);
             let request = request.header("Content-Type", "rt-metric-binary-snappy");
-            let answer = self.metrics.send(request).await?;
-            let text = answer.text().await.unwrap_or_default();
-            if text.contains("\"Invalid\"") && !text.contains("\"Invalid\":0") {
-                warn!(answer = %text, "the server took a batch, and not all of its points");
+            let text = self.metrics.send(request).await?;
+            let Answer { invalid } = serde_json::from_str(&text).unwrap_or_default();
+            taken.left_out = invalid.min(count as u64);
+            if invalid > 0 && self.invalid_told.is_due() {
+                warn!(answer = %text, "the server took a batch, and does not keep all of its points");
             }
         }
         Ok(taken)

@@ -17,7 +17,7 @@ use crate::destinations::tls;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How much of an answer is read, in bytes, and how much of that is told to people, in characters.
-const ANSWER_BYTES_MAX: usize = 16 << 10;
+const ANSWER_BYTES_MAX: usize = 64 << 10;
 const ANSWER_CHARS_TOLD: usize = 512;
 
 /// How long a server may have itself be left alone.
@@ -75,8 +75,8 @@ impl Http {
         self.client.post(self.url.clone()).body(body)
     }
 
-    /// Sends a request. The answer is a good one.
-    pub(super) async fn send(&self, request: RequestBuilder) -> Result<Response, Refusal> {
+    /// Sends a request. The answer is a good one, and this is what it says, or the beginning of that.
+    pub(super) async fn send(&self, request: RequestBuilder) -> Result<String, Refusal> {
         self.send_and_judge(request, |status, _| class(status))
             .await
     }
@@ -86,14 +86,16 @@ impl Http {
         &self,
         request: RequestBuilder,
         judge: impl FnOnce(StatusCode, &str) -> Class,
-    ) -> Result<Response, Refusal> {
-        let answer = request.send().await.map_err(|error| {
+    ) -> Result<String, Refusal> {
+        let mut answer = request.send().await.map_err(|error| {
             // The URL is told anyway, and may be long.
             Refusal::later(told(&error.without_url()))
         })?;
+        // Read in any case, so that the connection is good for another request.
+        let body = read(&mut answer).await;
         match answer.status().is_success() {
-            true => Ok(answer),
-            false => Err(refusal(answer, judge).await),
+            true => Ok(body),
+            false => Err(refusal(&answer, &body, judge)),
         }
     }
 }
@@ -115,20 +117,27 @@ pub(super) fn class(status: StatusCode) -> Class {
     }
 }
 
-async fn refusal(mut answer: Response, judge: impl FnOnce(StatusCode, &str) -> Class) -> Refusal {
-    let status = answer.status();
-    let after = retry_after(answer.headers());
+async fn read(answer: &mut Response) -> String {
     let mut body = Vec::new();
     while body.len() < ANSWER_BYTES_MAX
         && let Ok(Some(piece)) = answer.chunk().await
     {
         body.extend_from_slice(&piece);
     }
-    let body = String::from_utf8_lossy(&body);
-    let class = judge(status, &body);
+    String::from_utf8_lossy(&body).into_owned()
+}
+
+fn refusal(
+    answer: &Response,
+    body: &str,
+    judge: impl FnOnce(StatusCode, &str) -> Class,
+) -> Refusal {
+    let status = answer.status();
+    let after = retry_after(answer.headers());
+    let class = judge(status, body);
     let shown = match body.char_indices().nth(ANSWER_CHARS_TOLD) {
         Some((end, _)) => &body[..end],
-        None => &body,
+        None => body,
     };
     let text = match shown.trim() {
         "" => status.to_string(),
