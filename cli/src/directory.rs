@@ -129,6 +129,11 @@ pub(crate) fn parse(files: &Files, schemas: &Schemas) -> Directory {
     directory
 }
 
+fn text_at<'a>(object: &'a Value, pointer: &str) -> &'a str {
+    let text = object.pointer(pointer).and_then(Value::as_str);
+    text.unwrap_or_default()
+}
+
 struct Parser<'a> {
     schemas: &'a Schemas,
     directory: Directory,
@@ -154,12 +159,7 @@ impl Parser<'_> {
                 return self.directory.findings.push(finding);
             }
         };
-        let text_at = |pointer: &str| {
-            object
-                .pointer(pointer)
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-        };
+        let text_at = |pointer: &str| text_at(&object, pointer);
         let (api_version, kind) = (text_at("/apiVersion"), text_at("/kind"));
         if api_version.is_empty() || kind.is_empty() {
             let message = "apiVersion and kind are missing: is this a resource?";
@@ -169,17 +169,21 @@ impl Parser<'_> {
                 .push(origin.finding(None, "", message));
         }
         match (api_version, kind) {
-            ("v1", "Secret") => return self.secret(&origin, object),
-            ("v1", "Service") => return self.service(&origin, object),
-            ("discovery.k8s.io/v1", "EndpointSlice") => {
-                return self.endpoint_slice(&origin, object);
+            ("v1", "Secret") => self.secret(&origin, object),
+            ("v1", "Service") => self.service(&origin, object),
+            ("discovery.k8s.io/v1", "EndpointSlice") => self.endpoint_slice(&origin, object),
+            ("v1", "Namespace") => self.namespace(&origin, object),
+            _ if api_version.split('/').next() == Some(crds::GROUP) => {
+                self.resource(origin, &object);
             }
-            ("v1", "Namespace") => return self.namespace(&origin, object),
             _ => {}
         }
-        if api_version.split('/').next() != Some(crds::GROUP) {
-            return;
-        }
+    }
+
+    // One of our group.
+    fn resource(&mut self, origin: Origin, object: &Value) {
+        let text_at = |pointer: &str| text_at(object, pointer);
+        let (api_version, kind) = (text_at("/apiVersion"), text_at("/kind"));
         let Some(known) = Kind::ALL.into_iter().find(|known| known.as_str() == kind) else {
             let message = format!(
                 "there is no kind '{kind}' in {}: it has {}",
@@ -206,7 +210,7 @@ impl Parser<'_> {
                 .findings
                 .push(origin.finding(Some(&key), "apiVersion", message));
         }
-        self.object(origin, key, &object);
+        self.object(origin, key, object);
     }
 
     // What is wrong is said without the words of the parser, which may quote what it has read.

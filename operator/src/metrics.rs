@@ -154,9 +154,17 @@ impl Metrics {
     }
 
     fn register(&mut self) {
-        let registry = &mut self.registry;
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
-        registry.register("build", "The running release", build);
+        self.registry
+            .register("build", "The running release", build);
+        self.register_inputs();
+        self.register_relays();
+        self.register_writes();
+    }
+
+    // What comes from the API server, and what it makes.
+    fn register_inputs(&mut self) {
+        let registry = &mut self.registry;
         registry.register(
             "watch_events",
             "Changes that a watch brought after its list, by kind",
@@ -204,16 +212,16 @@ impl Metrics {
             "Objects that are accepted and not yet active on every relay pod concerned, as the leader sees it",
             self.unprogrammed_objects.clone(),
         );
+    }
+
+    // What is said with relays.
+    fn register_relays(&mut self) {
+        let registry = &mut self.registry;
         registry.register_with_unit(
             "certificate_expiry_timestamp",
             "When the certificate that relays are shown is over; 0 before there is one",
             Unit::Seconds,
             self.certificate_expiry.clone(),
-        );
-        registry.register(
-            "leading",
-            "1 while this operator leads",
-            self.leading.clone(),
         );
         registry.register(
             "sync_refusals",
@@ -239,6 +247,16 @@ impl Metrics {
             "sync_answers",
             "Answers to offers: success is an acknowledgement, failure a refusal",
             self.sync_answers.clone(),
+        );
+    }
+
+    // What goes to the API server.
+    fn register_writes(&mut self) {
+        let registry = &mut self.registry;
+        registry.register(
+            "leading",
+            "1 while this operator leads",
+            self.leading.clone(),
         );
         registry.register(
             "status_writes",

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use relay_proto::ObjectRef;
+use bytes::Bytes;
+use relay_proto::{ObjectRef, Version};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
@@ -23,23 +24,8 @@ const LEAVE_PAUSE: Duration = Duration::from_secs(5);
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
     info!(?config, "starting");
     let admin = bind_admin(config.admin_address)?;
-    let mut relay = Relay::start(
-        config.listen_address,
-        config.threads(),
-        Some(&config.state_dir),
-    )?;
-    if config.no_spool {
-        relay = relay.without_spool();
-    }
     let last_good = LastGood::new(&config.state_dir);
-    let mut active = None;
-    if let Some((snapshot, version, encoded)) = last_good.load()? {
-        info!(%version, "starting on the last good snapshot");
-        // A refusal is logged by `apply`; the operator has a better one, and until then this relay is not ready.
-        if relay.apply(snapshot, version).await.is_ok() {
-            active = Some((version, encoded));
-        }
-    }
+    let (mut relay, active) = start(&config, &last_good).await?;
     let relay_ref = ObjectRef::new("Relay", &config.relay.namespace, &config.relay.name);
     let operator = control::Operator {
         address: config.operator,
@@ -90,4 +76,27 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
     };
     info!(lines_lost = drained.lines_lost, "stopped");
     Ok(())
+}
+
+// Returns what it runs, too: the version and the bytes.
+async fn start(
+    config: &Config,
+    last_good: &LastGood,
+) -> anyhow::Result<(Relay, Option<(Version, Bytes)>)> {
+    let mut relay = Relay::start(
+        config.listen_address,
+        config.threads(),
+        Some(&config.state_dir),
+    )?;
+    if config.no_spool {
+        relay = relay.without_spool();
+    }
+    if let Some((snapshot, version, encoded)) = last_good.load()? {
+        info!(%version, "starting on the last good snapshot");
+        // A refusal is logged by `apply`; the operator has a better one, and until then this relay is not ready.
+        if relay.apply(snapshot, version).await.is_ok() {
+            return Ok((relay, Some((version, encoded))));
+        }
+    }
+    Ok((relay, None))
 }

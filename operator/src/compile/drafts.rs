@@ -23,7 +23,7 @@ use attachment::Relays;
 use permission::Permission;
 
 use super::Finding;
-use crate::inputs::{Inputs, Key, Kind};
+use crate::inputs::{Inputs, Key, Kind, Objects};
 
 /// An object on its way into snapshots.
 #[derive(Debug)]
@@ -88,14 +88,6 @@ impl Drafts {
             namespaces: &objects.namespaces,
         };
         let relays = Relays::of(&objects.relays, &permission);
-        let allowed_from: BTreeMap<Key, &AllowedFrom> = objects
-            .destinations
-            .iter()
-            .map(|object| {
-                let key = Key::of(Kind::Destination, object.as_ref());
-                (key, &object.spec.allowed_from)
-            })
-            .collect();
         let references = destination::References {
             secrets: &objects.secrets,
             services: &objects.services,
@@ -117,27 +109,6 @@ impl Drafts {
                 Ok(aggregator::message(object, key))
             });
             attached(draft, &relays, &object.spec.relay_refs)
-        });
-        let routes = by_priority(&objects.routes, |object| object.spec.priority);
-        let routes = routes.into_iter().map(|object| {
-            let draft = draft(Kind::Route, object, |object, key| {
-                Ok(route::message(object, key))
-            });
-            let destinations = route::destinations(object);
-            let namespace = &draft.key.namespace;
-            let is_given = |key: &Key| {
-                key.namespace == *namespace
-                    || allowed_from.get(key).is_some_and(|allowed| {
-                        let selector = allowed.selector.as_ref();
-                        let which = allowed.namespaces;
-                        permission.is_given(&key.namespace, which, selector, namespace)
-                    })
-            };
-            RouteDraft {
-                forbidden: destinations.iter().position(|key| !is_given(key)),
-                destinations,
-                route: attached(draft, &relays, &object.spec.relay_refs),
-            }
         });
         Self {
             relays: objects
@@ -166,9 +137,42 @@ impl Drafts {
             blocklists: blocklists.collect(),
             rewriters: rewriters.collect(),
             aggregators: aggregators.collect(),
-            routes: routes.collect(),
+            routes: routes(objects, &relays, &permission),
         }
     }
+}
+
+fn routes(objects: &Objects, relays: &Relays<'_>, permission: &Permission<'_>) -> Vec<RouteDraft> {
+    let allowed_from: BTreeMap<Key, &AllowedFrom> = objects
+        .destinations
+        .iter()
+        .map(|object| {
+            let key = Key::of(Kind::Destination, object.as_ref());
+            (key, &object.spec.allowed_from)
+        })
+        .collect();
+    let routes = by_priority(&objects.routes, |object| object.spec.priority);
+    let routes = routes.into_iter().map(|object| {
+        let draft = draft(Kind::Route, object, |object, key| {
+            Ok(route::message(object, key))
+        });
+        let destinations = route::destinations(object);
+        let namespace = &draft.key.namespace;
+        let is_given = |key: &Key| {
+            key.namespace == *namespace
+                || allowed_from.get(key).is_some_and(|allowed| {
+                    let selector = allowed.selector.as_ref();
+                    let which = allowed.namespaces;
+                    permission.is_given(&key.namespace, which, selector, namespace)
+                })
+        };
+        RouteDraft {
+            forbidden: destinations.iter().position(|key| !is_given(key)),
+            destinations,
+            route: attached(draft, relays, &object.spec.relay_refs),
+        }
+    });
+    routes.collect()
 }
 
 // `objects` are sorted by namespace, then name, and stay so where priorities are equal.

@@ -275,18 +275,7 @@ impl Spooler {
                 });
                 match opened.await {
                     Ok(Ok(spool)) => {
-                        let figures = spool.figures();
-                        if figures.recovered > 0 {
-                            info!(
-                                destination = &*destination.name,
-                                lines = figures.recovered,
-                                "lines wait on disk"
-                            );
-                        }
-                        self.has_more = figures.waiting > 0;
-                        self.queue.set_spooled(figures);
-                        self.queue.set_spool_is_unknown(false);
-                        self.queue.set_spools(true);
+                        self.take_up(&spool, &destination.name);
                         return Some(spool);
                     }
                     Ok(Err(relay_spool::Error::Locked { .. }))
@@ -327,6 +316,17 @@ impl Spooler {
                 () = sleep(again), if wanted => {}
             }
         }
+    }
+
+    fn take_up(&mut self, spool: &Spool, destination: &str) {
+        let figures = spool.figures();
+        if figures.recovered > 0 {
+            info!(destination, lines = figures.recovered, "lines wait on disk");
+        }
+        self.has_more = figures.waiting > 0;
+        self.queue.set_spooled(figures);
+        self.queue.set_spool_is_unknown(false);
+        self.queue.set_spools(true);
     }
 
     async fn answer(&mut self, spool: Spool, request: Request) -> Spool {
