@@ -197,6 +197,14 @@ impl RelayProcess {
     }
 
     fn start_at(command: &mut Command, address: Ipv4Addr) -> Self {
+        // What this machine reaches others through is not for what is tested here.
+        for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"] {
+            for name in [name, &name.to_lowercase()] {
+                if !command.get_envs().any(|(set, _)| set == name) {
+                    command.env_remove(name);
+                }
+            }
+        }
         command
             .args(["--listen-address", &address.to_string()])
             .args(["--admin-address", &format!("{address}:8080")])

@@ -116,6 +116,8 @@ fn points_and_configuration_are_what_grafana_net_takes() {
     );
 
     let points = of_path(&posted, "/graphite/metrics")[0];
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    assert_eq!(points.headers["carbon-relay-ng-instance"], host.trim_end());
     assert_eq!(points.headers["content-type"], "rt-metric-binary-snappy");
     assert!(
         points.headers["user-agent"]

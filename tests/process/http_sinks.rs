@@ -213,3 +213,33 @@ fn pub_sub_that_fails_in_every_way_gets_everything() {
 fn cloudwatch_that_fails_in_every_way_gets_everything() {
     meets_every_fault(HttpOutput::CLOUD_WATCH);
 }
+
+#[test]
+fn servers_are_reached_through_the_proxy_that_the_environment_names() {
+    let (proxy, direct) = (HttpSink::open(), HttpSink::open());
+    let near = format!("http://{}/write", direct.address());
+    let to = |name: &str, url: &str| {
+        let spec = format!("url: \"{url}\", batch: {{wait: 0s}}, connections: 1");
+        destination(name, &format!("prometheusRemoteWrite: {{{spec}}}"))
+    };
+    let directory = Directory::of([
+        relay("", ""),
+        to("far", "http://prometheus.example/write"),
+        to("near", &near),
+        route("all", "destinations: [{name: far}, {name: near}]"),
+    ]);
+    let environment = [
+        ("HTTP_PROXY", &*format!("http://{}", proxy.address())),
+        ("NO_PROXY", &*direct.address().ip().to_string()),
+    ];
+    let relay = RelayProcess::run_with_environment(&directory, &environment);
+    Sender::deliver(relay.address(), "a 1 1700000000\n");
+    relay.settle(1);
+    let urls = |sink: &HttpSink| {
+        let posted = sink.wait_until("a request", |posted| !posted.is_empty());
+        let urls = posted.iter().map(|posted| posted.uri.to_string());
+        urls.collect::<Vec<_>>()
+    };
+    assert_eq!(urls(&proxy), ["http://prometheus.example/write"]);
+    assert_eq!(urls(&direct), ["/write"]);
+}

@@ -262,6 +262,12 @@ impl Seldom {
     }
 }
 
+// In a pod it is the pod's.
+fn host_name() -> String {
+    let host = rustix::system::uname();
+    host.nodename().to_string_lossy().into_owned()
+}
+
 // An error with what is behind it, which is what says what happened.
 fn told(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();

@@ -9,6 +9,8 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::{ProvideCredentials as _, SharedCredentialsProvider};
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
 use aws_sigv4::sign::v4::SigningParams;
+use aws_smithy_http_client::Connector;
+use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use flate2::write::GzEncoder;
@@ -210,9 +212,15 @@ async fn provider(to: &CloudWatch) -> io::Result<SharedCredentialsProvider> {
         let credentials = Credentials::new(&key.username, secret, None, None, "Secret");
         return Ok(SharedCredentialsProvider::new(credentials));
     }
-    let https = aws_smithy_http_client::Builder::new()
-        .tls_provider(Provider::Rustls(CryptoMode::Ring))
-        .build_https();
+    let https = aws_smithy_http_client::Builder::new().build_with_connector_fn(|settings, _| {
+        let builder = Connector::builder()
+            .proxy_config(ProxyConfig::from_env())
+            .tls_provider(Provider::Rustls(CryptoMode::Ring));
+        match settings {
+            Some(settings) => builder.connector_settings(settings.clone()).build(),
+            None => builder.build(),
+        }
+    });
     let config = aws_config::defaults(BehaviorVersion::v2026_01_12())
         .http_client(https)
         .region(Region::new(to.region.clone()))

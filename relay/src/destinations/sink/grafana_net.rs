@@ -11,7 +11,7 @@ use tracing::{debug, warn};
 
 use super::http::{Http, Options};
 use super::series::{Found, Known, name};
-use super::{Refusal, Seldom, Taken};
+use super::{Refusal, Seldom, Taken, host_name};
 
 /// How often the server is told of schemas and aggregations.
 const CONFIG_INTERVAL: Duration = Duration::from_secs(6 * 3600);
@@ -42,12 +42,13 @@ struct Answer {
 
 impl Client {
     pub(super) async fn open(to: &GrafanaNet, sink: &Sink, is_first: bool) -> io::Result<Self> {
+        let instance = &host_name();
         let http = |url: String| async move {
             Http::open(Options {
                 url: &url,
                 tls: sink.tls.as_ref(),
                 authorization: to.authorization.as_ref(),
-                headers: Vec::new(),
+                headers: vec![("Carbon-Relay-NG-Instance", instance)],
                 timeout: sink.timeout,
             })
             .await

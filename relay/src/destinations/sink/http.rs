@@ -4,12 +4,15 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use relay_engine::{Credential, PeerTls};
+use chrono::DateTime;
+use hyper_util::client::proxy::matcher::Matcher;
+use relay_engine::{Credential, PeerTls, UnixSeconds};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{RequestBuilder, Response, StatusCode, Url};
 use tokio::net::TcpStream;
 
 use super::{Refusal, told};
+use crate::clock;
 use crate::destinations::carbon::within;
 use crate::destinations::tls;
 
@@ -39,7 +42,7 @@ pub(super) struct Options<'a> {
 }
 
 impl Http {
-    /// Finds out whether something listens there.
+    /// Finds out whether something listens there, or at the proxy on the way.
     pub(super) async fn open(options: Options<'_>) -> io::Result<Self> {
         let url = Url::parse(options.url).map_err(invalid)?;
         let mut headers = HeaderMap::new();
@@ -60,12 +63,13 @@ impl Http {
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(options.timeout)
             .user_agent(concat!("carbonway/", env!("CARGO_PKG_VERSION")))
-            .no_proxy()
             .build()
             .map_err(io::Error::other)?;
-        let host = url.host_str().unwrap_or_default();
+        let next = proxy(&url)?;
+        let next = next.as_ref().unwrap_or(&url);
+        let host = next.host_str().unwrap_or_default();
         let host = host.trim_matches(['[', ']']);
-        let port = url.port_or_known_default().unwrap_or_default();
+        let port = next.port_or_known_default().unwrap_or_default();
         within(CONNECT_TIMEOUT, "connect", TcpStream::connect((host, port))).await?;
         Ok(Self { client, url })
     }
@@ -98,6 +102,16 @@ impl Http {
             false => Err(refusal(&answer, &body, judge)),
         }
     }
+}
+
+// The one that the environment names for this URL: HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY. The client uses it by itself.
+fn proxy(url: &Url) -> io::Result<Option<Url>> {
+    let uri = url.as_str().parse().map_err(invalid)?;
+    let Some(proxy) = Matcher::from_env().intercept(&uri) else {
+        return Ok(None);
+    };
+    let proxy = Url::parse(&proxy.uri().to_string()).map_err(invalid)?;
+    Ok(Some(proxy))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,7 +147,7 @@ fn refusal(
     judge: impl FnOnce(StatusCode, &str) -> Class,
 ) -> Refusal {
     let status = answer.status();
-    let after = retry_after(answer.headers());
+    let after = retry_after(answer.headers(), clock::now());
     let class = judge(status, body);
     let shown = match body.char_indices().nth(ANSWER_CHARS_TOLD) {
         Some((end, _)) => &body[..end],
@@ -153,15 +167,16 @@ fn refusal(
     }
 }
 
-// In seconds; as a date it is not understood, and the back-off holds.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds = headers
-        .get(RETRY_AFTER)?
-        .to_str()
-        .ok()?
-        .trim()
-        .parse()
-        .ok()?;
+// In seconds, or as a date.
+fn retry_after(headers: &HeaderMap, UnixSeconds(now): UnixSeconds) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let seconds = match text.parse() {
+        Ok(seconds) => seconds,
+        Err(_) => {
+            let then = DateTime::parse_from_rfc2822(text).ok()?.timestamp();
+            u64::try_from(then).ok()?.saturating_sub(now)
+        }
+    };
     Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX))
 }
 
@@ -196,10 +211,15 @@ mod tests {
     fn a_server_may_be_left_alone_for_some_minutes() {
         let after = |text: &str| {
             let value = HeaderValue::from_str(text).unwrap();
-            retry_after(&HeaderMap::from_iter([(RETRY_AFTER, value)]))
+            let headers = HeaderMap::from_iter([(RETRY_AFTER, value)]);
+            retry_after(&headers, UnixSeconds(1_792_567_680))
         };
         assert_eq!(after("7"), Some(Duration::from_secs(7)));
         assert_eq!(after("86400"), Some(RETRY_AFTER_MAX));
-        assert_eq!(after("Wed, 21 Oct 2026 07:28:00 GMT"), None);
+        let date = "Wed, 21 Oct 2026 07:28:05 GMT";
+        assert_eq!(after(date), Some(Duration::from_secs(5)));
+        let past = "Wed, 21 Oct 2015 07:28:00 GMT";
+        assert_eq!(after(past), Some(Duration::ZERO));
+        assert_eq!(after("soon"), None);
     }
 }

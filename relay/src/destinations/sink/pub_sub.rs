@@ -12,7 +12,7 @@ use relay_engine::{GoogleAccess, PubSub, Sink};
 use relay_wire::pickle;
 
 use super::http::{Http, Options};
-use super::{Refusal, Taken, told};
+use super::{Refusal, Taken, host_name, told};
 use crate::destinations::carbon::within;
 
 /// What the relay asks Google to let it do.
@@ -114,10 +114,9 @@ impl Client {
     }
 }
 
-// The same for every connection that has a lane's lines, one after the other. In a pod, the host's name is the pod's.
+// The same for every connection that has a lane's lines, one after the other.
 fn ordering_key(number: u32) -> String {
-    let host = rustix::system::uname();
-    format!("{}/{number}", host.nodename().to_string_lossy())
+    format!("{}/{number}", host_name())
 }
 
 fn credentials(access: &GoogleAccess) -> Result<Option<AccessTokenCredentials>, String> {
