@@ -94,9 +94,7 @@ fn points_and_configuration_are_what_grafana_net_takes() {
         relay.address(),
         "fast.a;z=1;b=c 1.5 1700000000\n.slow..b. -2 1700000001\n",
     );
-    let posted = sink.wait_until("points", |posted| {
-        !of_path(posted, "/graphite/metrics").is_empty()
-    });
+    let posted = sink.wait_until("points and configuration", |posted| posted.len() == 3);
     relay.settle(2);
 
     let schemas = of_path(&posted, "/graphite/config/storageSchema");

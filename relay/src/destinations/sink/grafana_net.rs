@@ -6,10 +6,11 @@ use std::time::Duration;
 use relay_engine::{GrafanaNet, Sink};
 use relay_wire::metric_data::{encode, encode_array_header};
 use serde::Deserialize;
-use tokio::time::Instant;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
 use tracing::{debug, warn};
 
-use super::http::{Http, Options};
+use super::http::{Http, Options, shown};
 use super::series::{Found, Known, name};
 use super::{Refusal, Seldom, Taken, host_name};
 
@@ -21,16 +22,16 @@ const CONFIG_RETRY: Duration = Duration::from_secs(30);
 
 pub(super) struct Client {
     metrics: Http,
-    schemas: Http,
-    aggregations: Option<Http>,
     known: Known,
-    settings: GrafanaNet,
     points: Vec<u8>,
     body: Vec<u8>,
-    // When the server is told of schemas and aggregations.
-    config_at: Instant,
     invalid_told: Seldom,
+    // Tells the server of schemas and aggregations, if this is the first connection. Ends with the client.
+    _telling: JoinSet<()>,
 }
+
+// What the server is told besides points, and where.
+struct Config(Vec<(Http, String)>);
 
 // What the server says of a batch that it took.
 #[derive(Default, Deserialize)]
@@ -55,31 +56,28 @@ impl Client {
         };
         let base = to.url.strip_suffix("/metrics").unwrap_or(&to.url);
         let base = base.strip_suffix("/graphite").unwrap_or(base);
-        let aggregations = match to.aggregation {
-            Some(_) => Some(http(format!("{base}/graphite/config/storageAggregation")).await?),
-            None => None,
-        };
+        let mut telling = JoinSet::new();
+        // One connection is enough for that.
+        if is_first {
+            let schemas = http(format!("{base}/graphite/config/storageSchema")).await?;
+            let mut config = vec![(schemas, to.schemas.text().to_owned())];
+            if let Some(text) = &to.aggregation {
+                let url = format!("{base}/graphite/config/storageAggregation");
+                config.push((http(url).await?, text.clone()));
+            }
+            telling.spawn(Config(config).tell_over_and_over());
+        }
         Ok(Self {
             metrics: http(to.url.clone()).await?,
-            schemas: http(format!("{base}/graphite/config/storageSchema")).await?,
-            aggregations,
             known: Known::new(to.org_id, to.schemas.clone()),
-            settings: to.clone(),
             points: Vec::new(),
             body: Vec::new(),
-            // One connection is enough for that.
-            config_at: match is_first {
-                true => Instant::now(),
-                false => Instant::now() + CONFIG_INTERVAL * 1000,
-            },
             invalid_told: Seldom::default(),
+            _telling: telling,
         })
     }
 
     pub(super) async fn send(&mut self, lines: &[u8]) -> Result<Taken, Refusal> {
-        if self.config_at <= Instant::now() {
-            self.config_at = Instant::now() + self.tell_config().await;
-        }
         let mut taken = Taken::default();
         self.points.clear();
         let mut count = 0;
@@ -102,7 +100,10 @@ impl Client {
             let Answer { invalid } = serde_json::from_str(&text).unwrap_or_default();
             taken.left_out = invalid.min(count as u64);
             if invalid > 0 && self.invalid_told.is_due() {
-                warn!(answer = %text, "the server took a batch, and does not keep all of its points");
+                warn!(
+                    answer = shown(&text),
+                    "the server took a batch, and does not keep all of its points"
+                );
             }
         }
         Ok(taken)
@@ -117,37 +118,40 @@ impl Client {
         compressed.write_all(&self.points)?;
         compressed.into_inner().map_err(|error| error.into_error())
     }
+}
 
-    // Returns when to do it again.
-    async fn tell_config(&self) -> Duration {
-        let text = self.settings.schemas.text().to_owned();
-        let mut told = self.tell(&self.schemas, text).await;
-        if let (Some(http), Some(text)) = (&self.aggregations, &self.settings.aggregation) {
-            told &= self.tell(http, text.clone()).await;
-        }
-        match told {
-            true => CONFIG_INTERVAL,
-            false => CONFIG_RETRY,
+impl Config {
+    async fn tell_over_and_over(self) {
+        loop {
+            let mut is_settled = true;
+            for (http, text) in &self.0 {
+                is_settled &= tell(http, text).await;
+            }
+            sleep(match is_settled {
+                true => CONFIG_INTERVAL,
+                false => CONFIG_RETRY,
+            })
+            .await;
         }
     }
+}
 
-    // Points are sent all the same, so what goes wrong is no more than said. Returns whether it was settled.
-    async fn tell(&self, http: &Http, text: String) -> bool {
-        let request = http.post(text.into_bytes());
-        match http
-            .send(request.header("Content-Type", "text/plain"))
-            .await
-        {
-            Ok(_) => true,
-            // The server has no use for it.
-            Err(Refusal::Stopped(why)) if why.starts_with("404") => {
-                debug!(why, "the server takes no schemas");
-                true
-            }
-            Err(refusal) => {
-                warn!(%refusal, "the server was not told of schemas and aggregations");
-                false
-            }
+// Points are sent all the same, so what goes wrong is no more than said. Returns whether it was settled.
+async fn tell(http: &Http, text: &str) -> bool {
+    let request = http.post(text.into());
+    match http
+        .send(request.header("Content-Type", "text/plain"))
+        .await
+    {
+        Ok(_) => true,
+        // The server has no use for it.
+        Err(Refusal::Stopped(why)) if why.starts_with("404") => {
+            debug!(why, "the server takes no schemas");
+            true
+        }
+        Err(refusal) => {
+            warn!(%refusal, "the server was not told of schemas and aggregations");
+            false
         }
     }
 }

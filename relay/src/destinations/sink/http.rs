@@ -149,11 +149,7 @@ fn refusal(
     let status = answer.status();
     let after = retry_after(answer.headers(), clock::now());
     let class = judge(status, body);
-    let shown = match body.char_indices().nth(ANSWER_CHARS_TOLD) {
-        Some((end, _)) => &body[..end],
-        None => body,
-    };
-    let text = match shown.trim() {
+    let text = match shown(body) {
         "" => status.to_string(),
         shown => format!("{status}: {shown}"),
     };
@@ -165,6 +161,13 @@ fn refusal(
             after,
         },
     }
+}
+
+/// What of an answer is told to people.
+pub(super) fn shown(answer: &str) -> &str {
+    let end = answer.char_indices().nth(ANSWER_CHARS_TOLD);
+    let end = end.map_or(answer.len(), |(end, _)| end);
+    answer[..end].trim()
 }
 
 // In seconds, or as a date.
