@@ -266,7 +266,16 @@ impl Follower<'_> {
             pods: 1,
             active: usize::from(self.errors.is_empty()),
             rejection,
-            degraded: health::standing(key, pods).and_then(|standing| standing.degraded),
+            degraded: match key.kind {
+                Kind::Relay => health::listeners_down(pods),
+                Kind::Destination
+                | Kind::Route
+                | Kind::Blocklist
+                | Kind::Rewriter
+                | Kind::Aggregator => {
+                    health::standing(key, pods).and_then(|standing| standing.degraded)
+                }
+            },
             ..Progress::default()
         }
     }

@@ -102,7 +102,7 @@ pub enum Reason {
     IdleDestination,
     /// Relay pods drop lines for a Destination.
     Dropping,
-    /// Relay pods cannot connect to a Destination.
+    /// Relay pods cannot connect to a Destination, or to the broker of a listener.
     NotConnected,
     /// Relay pods have more for a Destination than it takes.
     Slow,

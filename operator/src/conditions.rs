@@ -13,7 +13,7 @@
 //! | `Reconciling`  | while true  | relays have yet to answer, or pods of a Relay are about to go     |
 //! | `Shadowed`     | while true  | no line can reach it, because another object takes them all      |
 //! | `PartiallyInvalid` | while true | a part of it has no effect                                    |
-//! | `Degraded`     | while true  | a Destination does not take all its lines from every relay pod   |
+//! | `Degraded`     | while true  | relay pods do not get or deliver all that an object is about      |
 //!
 //! The last three are warnings: what has them may well be Ready, which is about what is applied. A reference that does not resolve is not `Stalled`: what it names may be applied a second later.
 

@@ -1,5 +1,5 @@
-//! Reports of relay pods → how a Destination stands with all of them, and what they have on disk for Destinations that are
-//! gone. Pure.
+//! Reports of relay pods → how a Destination stands with all of them, which listeners of a Relay get no messages, and what is on
+//! disk for Destinations that are gone. Pure.
 //!
 //! Nothing in here grows with the fleet but counts: one pod speaks for all that have the same trouble.
 
@@ -13,8 +13,9 @@ use relay_proto::{DestinationReport, DestinationState, OrphanedSpool, Report};
 use crate::compile::Finding;
 use crate::inputs::Key;
 
-/// Destinations and orphaned spools of a report that are looked at; a relay sends no more.
+/// Destinations, listeners and orphaned spools of a report that are looked at; a relay sends no more.
 const DESTINATIONS_MAX: usize = 2048;
+const LISTENERS_MAX: usize = 64;
 const ORPHANS_MAX: usize = 32;
 /// Orphaned spools that a status names.
 const NAMED_MAX: usize = 8;
@@ -30,6 +31,8 @@ const NAME_CHARS_MAX: usize = 512;
 #[derive(Debug, Default)]
 pub struct Reported {
     destinations: BTreeMap<Key, DestinationReport>,
+    // Why, by name.
+    listeners_down: BTreeMap<String, String>,
     orphans: Vec<OrphanedSpool>,
     orphans_count: u64,
     orphans_bytes: u64,
@@ -53,10 +56,14 @@ impl From<Report> for Reported {
             let key = Key::from_ref(&destination.source.take()?)?;
             Some((key, destination))
         });
+        let listeners_down = report.listeners_down.into_iter().take(LISTENERS_MAX);
         let mut orphans = report.orphaned_spools;
         orphans.truncate(ORPHANS_MAX);
         Self {
             destinations: by_key.collect(),
+            listeners_down: listeners_down
+                .map(|listener| (listener.name, listener.error))
+                .collect(),
             orphans,
             orphans_count: report.orphaned_spools_count,
             orphans_bytes: report.orphaned_spools_bytes,
@@ -108,6 +115,29 @@ pub fn standing<'a>(
         said.len(),
     );
     Some(Standing { health, degraded })
+}
+
+/// What is wrong with listeners that fetch messages; `None` if nothing is. The first by name speaks for the others.
+pub fn listeners_down<'a>(pods: impl Iterator<Item = (&'a str, &'a Reported)>) -> Option<Finding> {
+    let mut down: BTreeMap<&str, (usize, &str, &str)> = BTreeMap::new();
+    let mut count = 0;
+    for (pod, reported) in pods {
+        count += 1;
+        for (name, error) in &reported.listeners_down {
+            down.entry(name).or_insert((0, pod, error)).0 += 1;
+        }
+    }
+    let (name, (pods, pod, error)) = down.first_key_value()?;
+    let name = short(name, REASON_CHARS_MAX);
+    let error = short(error, ERROR_CHARS_MAX);
+    let others = match down.len() - 1 {
+        0 => String::new(),
+        others => format!(" and {others} more"),
+    };
+    let text = format!(
+        "listener {name}{others}: {pods} of {count} relay pods get no messages from its broker; {pod}: {error}"
+    );
+    Some(Finding::new(Reason::NotConnected, text))
 }
 
 /// What `pods` have on disk for Destinations that are gone; `None` if that is nothing.

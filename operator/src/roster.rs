@@ -11,7 +11,7 @@ use relay_proto::{ObjectError, SCHEMA, Version};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-use crate::compile::Verdict;
+use crate::compile::{Finding, Verdict};
 use crate::conditions::{Progress, Rejection};
 use crate::health::{self, Reported};
 use crate::inputs::{Key, Kind};
@@ -372,6 +372,16 @@ impl View {
         health::standing(
             key,
             reported.map(|(pod, reported)| (pod.as_str(), &**reported)),
+        )
+    }
+
+    /// What is wrong with listeners of a Relay that fetch messages.
+    pub(crate) fn listeners_down(&self, relay: &Key) -> Option<Finding> {
+        let reported = &self.fleets.get(relay)?.reported;
+        health::listeners_down(
+            reported
+                .iter()
+                .map(|(pod, reported)| (pod.as_str(), &**reported)),
         )
     }
 

@@ -359,9 +359,13 @@ impl Moment {
             progress.degraded = standing.degraded;
             standing.health
         });
+        if key.kind == Kind::Relay {
+            progress.degraded = self.view.listeners_down(key);
+        }
         let fleet = self.fleets.get(key);
         if let Some((_, troubles)) = fleet {
-            progress.degraded.clone_from(&troubles.not_applied);
+            let not_applied = troubles.not_applied.clone();
+            progress.degraded = not_applied.or(progress.degraded);
             progress.unfinished.clone_from(&troubles.draining);
         }
         if let Some(Held { routes, .. }) = self.publication.held.get(key) {

@@ -10,8 +10,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use lapin::message::Delivery;
@@ -52,6 +52,8 @@ pub(crate) struct Consuming {
     pub(crate) settings: AmqpSource,
     stop: CancellationToken,
     pub(crate) is_connected: AtomicBool,
+    // Why it is not, if it was tried.
+    failure: Mutex<Option<Arc<str>>>,
     pub(crate) connect_failures: AtomicU64,
     pub(crate) messages: AtomicU64,
     pub(crate) acknowledged: AtomicU64,
@@ -112,10 +114,29 @@ impl Consuming {
             settings,
             stop: CancellationToken::new(),
             is_connected: AtomicBool::new(false),
+            failure: Mutex::default(),
             connect_failures: AtomicU64::new(0),
             messages: AtomicU64::new(0),
             acknowledged: AtomicU64::new(0),
         }
+    }
+
+    /// Why it takes no messages, if it was tried.
+    pub(crate) fn failure(&self) -> Option<Arc<str>> {
+        self.lock_failure().clone()
+    }
+
+    fn set_connected(&self) {
+        self.is_connected.store(true, Ordering::Relaxed);
+        *self.lock_failure() = None;
+    }
+
+    fn set_failed(&self, error: &io::Error) {
+        *self.lock_failure() = Some(error.to_string().into());
+    }
+
+    fn lock_failure(&self) -> MutexGuard<'_, Option<Arc<str>>> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -162,7 +183,7 @@ impl Fetcher {
             let ended = match session {
                 Ok(mut session) => {
                     info!(listener = %name, broker = %settings.server.address, "taking messages");
-                    consuming.is_connected.store(true, Ordering::Relaxed);
+                    consuming.set_connected();
                     back_off = BACK_OFF_MIN;
                     let ended = session.work(consuming, bench, &mut stopping).await;
                     consuming.is_connected.store(false, Ordering::Relaxed);
@@ -174,6 +195,7 @@ impl Fetcher {
                 }
             };
             let Err(error) = ended else { return };
+            consuming.set_failed(&error);
             warn!(listener = %name, broker = %settings.server.address, %error, "no messages for now");
             let wait = back_off.mul_f64(fastrand::f64());
             back_off = (back_off * 2).min(BACK_OFF_MAX);

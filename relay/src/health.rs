@@ -64,12 +64,17 @@ impl Watch {
     }
 
     fn sample(&self) -> Sample {
-        let (standings, leaving, orphans) = {
+        let (standings, consumers, leaving, orphans) = {
             let shown = self.view.shown();
-            let known = shown.destinations.clone();
-            (known, shown.leaving(), shown.orphans.clone())
+            let (known, consumers) = (shown.destinations.clone(), shown.consumers.clone());
+            (known, consumers, shown.leaving(), shown.orphans.clone())
         };
+        let failures = consumers.iter().filter_map(|consumer| {
+            let error = consumer.failure()?;
+            Some((Arc::clone(&consumer.settings.name), error))
+        });
         Sample {
+            listeners_down: failures.collect(),
             standings: standings.iter().map(Known::standing).collect(),
             leaving: leaving.iter().map(|queue| queue.figures()).collect(),
             orphans,

@@ -122,7 +122,7 @@ const OF_CONSUMERS: [Metric<Consuming>; 4] = [
     },
 ];
 
-const OF_DESTINATIONS: [Metric<Standing>; 24] = [
+const OF_DESTINATIONS: [Metric<Standing>; 25] = [
     Metric {
         kind: Kind::Counter,
         name: "destination_lines_offered",
@@ -146,6 +146,12 @@ const OF_DESTINATIONS: [Metric<Standing>; 24] = [
         name: "destination_dead_letter_bytes",
         help: "Bytes of lines that the destination will never take, kept to be looked at and sent again",
         value: |to| to.dead_letter_bytes,
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "destination_dead_letter_max_bytes",
+        help: "Bytes of such lines that are kept at most",
+        value: |to| to.dead_letter_bytes_max,
     },
     Metric {
         kind: Kind::Gauge,

@@ -149,6 +149,40 @@ fn a_destination_says_how_it_stands_with_relay_pods_and_stays_ready() {
     assert_eq!(health.get("lastError"), None);
 }
 
+#[test]
+fn a_relay_says_which_listener_gets_nothing_from_its_broker() {
+    let api = ApiServer::start();
+    let sink = Sink::open();
+    apply_basics(&api, &sink);
+    let mut operator = Operator::start(&api);
+    operator.wait_until_ready();
+    let state = TempDir::new().unwrap();
+    let _relay = operator.start_relay(&state);
+    wait_until_all_ready(&api);
+    // a broker that is not there
+    let absent = Sink::absent();
+    let rabbit = format!(
+        "{{name: rabbit, amqp: {{address: \"{}\", queues: [{{name: q}}]}}}}",
+        absent.address()
+    );
+    let plain = relay("", "");
+    let with_rabbit = plain.replace("listeners: [", &format!("listeners: [{rabbit}, "));
+    apply(&api, &[with_rabbit]);
+    let down = wait_for_reason(&api, "Relay", "edge", "Degraded", "NotConnected");
+    let expected =
+        format!("listener rabbit: 1 of 1 relay pods get no messages from its broker; {POD}: ");
+    assert!(down.message.starts_with(&expected), "{}", down.message);
+    wait_for_reason(&api, "Relay", "edge", "Ready", "Ready");
+    apply(&api, &[plain]);
+    eventually(DEADLINE, "nothing to be wrong", || {
+        let edge = api.get("Relay", "edge").expect("it is there");
+        match Condition::of(&edge, "Degraded") {
+            None => Ok(()),
+            Some(_) => Err(edge["status"].to_string()),
+        }
+    });
+}
+
 fn wait_until_all_ready(api: &ApiServer) {
     for (kind, name) in [
         ("Relay", "edge"),

@@ -80,6 +80,8 @@ fn messages_of_several_queues_become_lines_and_are_acknowledged() {
     // a queue that is deleted is noticed; this one is not to be made, so it is waited for
     rabbit.delete("theirs");
     wait_for(&relay, "carbonway_consumer_connected", 0);
+    let said = ["degraded", "Relay default/edge", "listener q", "NOT_FOUND"];
+    relay.process.wait_for_stderr(DEADLINE, 0, &said);
     rabbit.bind("metrics", "theirs", "none");
     wait_for(&relay, "carbonway_consumer_connected", 1);
     rabbit.publish("metrics", [("any.key", "e.f 3 3")]);

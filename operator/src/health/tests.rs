@@ -1,4 +1,4 @@
-use relay_proto::ObjectRef;
+use relay_proto::{ListenerReport, ObjectRef};
 
 use super::*;
 use crate::inputs::Kind;
@@ -66,6 +66,37 @@ fn the_worst_of_what_pods_say_is_told() {
     assert_eq!(health.connected_pods, "4/5");
     assert_eq!((health.slow_pods, health.oldest.as_str()), (1, "2m"));
     assert_eq!(health.last_error.unwrap().pod, "d");
+}
+
+#[test]
+fn one_listener_without_its_broker_speaks_for_all() {
+    let down = |listeners: &[(&str, &str)]| {
+        let listeners = listeners.iter().map(|(name, error)| ListenerReport {
+            name: (*name).to_owned(),
+            error: (*error).to_owned(),
+        });
+        Reported::from(Report {
+            listeners_down: listeners.collect(),
+            ..Report::default()
+        })
+    };
+    let fine = down(&[]);
+    assert_eq!(listeners_down([("a", &fine)].into_iter()), None);
+    let one = down(&[("rabbit", "refused")]);
+    let said = listeners_down([("a", &fine), ("b", &one), ("c", &one)].into_iter()).unwrap();
+    assert_eq!(said.reason, Reason::NotConnected);
+    assert_eq!(
+        said.message,
+        "listener rabbit: 2 of 3 relay pods get no messages from its broker; b: refused"
+    );
+    let endless = "x".repeat(1 << 20);
+    let two = down(&[("rabbit", &endless), ("hare", &endless)]);
+    let said = listeners_down([("a", &two)].into_iter()).unwrap().message;
+    assert!(
+        said.starts_with("listener hare and 1 more: 1 of 1 relay pods get"),
+        "{said}"
+    );
+    assert!(said.len() < 512, "{}", said.len());
 }
 
 #[test]

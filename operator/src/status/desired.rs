@@ -68,14 +68,21 @@ pub(super) fn status(
 pub(super) fn keep_health(status: &mut Status, current: &Status, kind: Kind) {
     status.health.clone_from(&current.health);
     status.orphaned_spools.clone_from(&current.orphaned_spools);
-    if kind != Kind::Destination {
+    let is_theirs = |condition: &Condition| match kind {
+        Kind::Destination => condition.type_ == ConditionType::Degraded.as_str(),
+        // The other reasons are about its fleet, and known.
+        Kind::Relay => {
+            condition.type_ == ConditionType::Degraded.as_str()
+                && condition.reason == Reason::NotConnected.as_str()
+        }
+        Kind::Route | Kind::Blocklist | Kind::Rewriter | Kind::Aggregator => false,
+    };
+    status.conditions.retain(|condition| !is_theirs(condition));
+    if find(status, ConditionType::Degraded).is_some() {
         return;
     }
-    let is_degraded = |condition: &Condition| condition.type_ == ConditionType::Degraded.as_str();
-    status
-        .conditions
-        .retain(|condition| !is_degraded(condition));
-    let degraded = find(current, ConditionType::Degraded).cloned();
+    let degraded = find(current, ConditionType::Degraded).filter(|degraded| is_theirs(degraded));
+    let degraded = degraded.cloned();
     status
         .conditions
         .extend(degraded.map(|condition| Condition {

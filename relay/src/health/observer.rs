@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use relay_proto::{DestinationReport, DestinationState, ObjectRef, OrphanedSpool, Report};
+use relay_proto::{
+    DestinationReport, DestinationState, ListenerReport, ObjectRef, OrphanedSpool, Report,
+};
 use tokio::time::Instant;
 
 use crate::destinations::queue::Figures;
@@ -15,6 +17,10 @@ const DESTINATIONS_MAX: usize = 2048;
 
 /// Orphaned spools in a report.
 const ORPHANS_MAX: usize = 32;
+
+/// Listeners in a report, and the characters of why one is down.
+const LISTENERS_MAX: usize = 64;
+const ERROR_CHARS_MAX: usize = 256;
 
 /// A destination that is slow for less is taken for one that is not: bursts are what queues are for.
 const SLOW_FOR: Duration = Duration::from_secs(5);
@@ -31,6 +37,8 @@ pub(super) struct Sample {
     /// Of destinations that were removed and have yet to let go.
     pub(super) leaving: Vec<Figures>,
     pub(super) orphans: Vec<Orphan>,
+    /// Listeners that fetch and cannot, and why.
+    pub(super) listeners_down: Vec<(Arc<str>, Arc<str>)>,
     pub(super) open_buckets: usize,
     pub(super) has_left: bool,
 }
@@ -86,12 +94,18 @@ impl Observer {
             bytes += figures.spool.bytes;
         }
         let listed = orphans.iter().take(ORPHANS_MAX).map(orphan);
+        let listeners_down = sample.listeners_down.iter().take(LISTENERS_MAX);
+        let listeners_down = listeners_down.map(|(name, error)| ListenerReport {
+            name: name.to_string(),
+            error: error.chars().take(ERROR_CHARS_MAX).collect(),
+        });
         Report {
             destinations,
             spooled_lines: rounded(lines),
             spooled_bytes: rounded(if lines > 0 { bytes } else { 0 }),
             drained: self.is_drained(now, sample),
             left: sample.has_left,
+            listeners_down: listeners_down.collect(),
             orphaned_spools: listed.collect(),
             orphaned_spools_count: orphans.len() as u64,
             orphaned_spools_bytes: rounded(orphans.iter().map(|o| o.survey.bytes).sum()),
@@ -221,6 +235,9 @@ fn gist(report: &Report) -> Report {
             dropping: std::mem::take(&mut destination.dropping),
             ..DestinationReport::default()
         };
+    }
+    for listener in &mut gist.listeners_down {
+        listener.error.clear();
     }
     for orphan in &mut gist.orphaned_spools {
         (orphan.bytes, orphan.lines) = (0, 0);

@@ -834,6 +834,18 @@ pub struct Report {
     /// The relay was told to leave, and nobody can connect to it any more.
     #[prost(bool, tag = "8")]
     pub left: bool,
+    /// Listeners that fetch messages from a broker and cannot, by name. At most 64.
+    #[prost(message, repeated, tag = "9")]
+    pub listeners_down: ::prost::alloc::vec::Vec<ListenerReport>,
+}
+/// How things stand with one listener.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListenerReport {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Why, for people. At most 256 characters.
+    #[prost(string, tag = "2")]
+    pub error: ::prost::alloc::string::String,
 }
 /// How things stand with one destination.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -65,6 +65,27 @@ fn a_destination_that_fails_is_told_at_once_with_why_and_comes_first() {
 }
 
 #[test]
+fn a_listener_without_its_broker_is_told_at_once_and_another_reason_is_no_news() {
+    let (mut observer, start) = (Observer::default(), Instant::now());
+    observer.observe(start, &sample(&[]));
+    let down = |why: &str| Sample {
+        listeners_down: vec![("rabbit".into(), why.into())],
+        ..sample(&[])
+    };
+    let why = "x".repeat(ERROR_CHARS_MAX + 1);
+    let told = observer.observe(start + SECOND, &down(&why)).unwrap();
+    let listener = ListenerReport {
+        name: "rabbit".to_owned(),
+        error: why[1..].to_owned(),
+    };
+    assert_eq!(told.listeners_down, [listener]);
+    let again = observer.observe(start + 2 * SECOND, &down("refused"));
+    assert_eq!(again, None);
+    let up = observer.observe(start + 3 * SECOND, &sample(&[]));
+    assert_eq!(up.unwrap().listeners_down, []);
+}
+
+#[test]
 fn a_burst_is_not_slow_and_what_stays_full_is() {
     let (mut observer, start) = (Observer::default(), Instant::now());
     let a = connected("a");
@@ -238,6 +259,7 @@ fn sample(known: &[&Connected]) -> Sample {
         standings: known.iter().map(|known| known.known.standing()).collect(),
         leaving: Vec::new(),
         orphans: Vec::new(),
+        listeners_down: Vec::new(),
         open_buckets: 0,
         has_left: false,
     }
