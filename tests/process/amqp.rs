@@ -1,6 +1,7 @@
 //! AMQP, out and in, with a real RabbitMQ.
 
 use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 
 use harness::{
     Authority, DEADLINE, Directory, Flood, RabbitMq, RelayProcess, Sender, Signal, Sink, carbon,
@@ -201,6 +202,23 @@ fn lines_are_published_under_their_names_and_confirmed() {
     assert!(bodies.contains("n 0 1700000000"));
 }
 
+// Established connections, counted where they begin.
+fn connections_to(address: SocketAddr) -> usize {
+    let IpAddr::V4(ip) = address.ip() else {
+        panic!("it is at an IPv4 address");
+    };
+    let to = format!(
+        "{:08X}:{:04X}",
+        u32::from_ne_bytes(ip.octets()),
+        address.port()
+    );
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let columns = table.lines().map(|line| line.split_ascii_whitespace());
+    columns
+        .filter(|columns| columns.clone().skip(2).take(2).eq([to.as_str(), "01"]))
+        .count()
+}
+
 #[test]
 fn a_broker_that_stands_still_or_is_short_of_memory_gets_everything_in_the_end() {
     let Some(rabbit) = RabbitMq::start() else {
@@ -224,6 +242,21 @@ fn a_broker_that_stands_still_or_is_short_of_memory_gets_everything_in_the_end()
         match error.contains("low on memory") {
             true => Ok(()),
             false => Err(error),
+        }
+    });
+    // Each try is a new connection, and none is left behind, although the broker answers none of them.
+    let failures = "carbonway_destination_connect_failures_total";
+    let enough = relay.metrics().count(failures) + 4;
+    eventually(DEADLINE, "more tries", || {
+        match relay.metrics().count(failures) {
+            count if count >= enough => Ok(()),
+            count => Err(count.to_string()),
+        }
+    });
+    eventually(DEADLINE, "connections to end", || {
+        match connections_to(rabbit.address()) {
+            0..=2 => Ok(()),
+            count => Err(format!("{count} are open")),
         }
     });
     rabbit.set_short_of_memory(false);
