@@ -115,11 +115,12 @@ impl Work<'_> {
             let ready = tokio::select! {
                 biased;
                 () = &mut end => return,
-                ready = self.socket.readable() => ready,
+                // Before what is always ready while more comes than is read, which is when datagrams are dropped.
                 _ = look.tick() => {
                     self.drops.count(&self.socket, self.listening);
                     continue;
                 }
+                ready = self.socket.readable() => ready,
             };
             match ready.and_then(|()| self.try_receive()) {
                 Ok(count) => self.process(count),

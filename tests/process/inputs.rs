@@ -7,6 +7,8 @@ use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use harness::{
     DEADLINE, Directory, PythonCarbon, RelayProcess, Sender, Signal, Sink, carbon, eventually,
@@ -116,6 +118,46 @@ fn datagrams_that_the_kernel_drops_are_counted() {
     });
     relay.settle(sent - dropped());
     sink.wait_for_lines((sent - dropped()) as usize);
+}
+
+#[test]
+fn datagrams_that_the_kernel_drops_are_counted_while_more_come() {
+    let sink = Sink::open();
+    let listener = "{name: udp, port: 2003, plaintext: {transport: Udp}}";
+    let directory = directory_to(&sink, listener, "");
+    directory.write(
+        "none.yaml",
+        &object("Blocklist", "all", "entries: [{prefix: junk}]"),
+    );
+    let relay = RelayProcess::run(&directory);
+    // Many lines in each, so that they cost more to read than to send.
+    let lines: String = (0..1000)
+        .map(|number| numbered_line("junk", number))
+        .collect();
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+            while !is_over.load(Ordering::Relaxed) {
+                sender.send_to(lines.as_bytes(), relay.address()).unwrap();
+            }
+        });
+        let _at_the_end = SetWhenDropped(&is_over);
+        eventually(DEADLINE, "drops to be counted", || {
+            match count_of(&relay, "carbonway_listener_datagrams_dropped_total", "udp") {
+                0 => Err("none is".to_owned()),
+                _ => Ok(()),
+            }
+        });
+    });
+}
+
+struct SetWhenDropped<'a>(&'a AtomicBool);
+
+impl Drop for SetWhenDropped<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 #[test]
