@@ -369,12 +369,17 @@ impl Sender {
         term: &Term,
         is_last: &mut bool,
     ) -> Result<(), Ended> {
-        // Under load the timer for this is never waited for.
+        // Under load none of this is ever waited for.
         if !self.lane.is_live() && term.live_again_at <= Instant::now() {
             self.lane.set_live(true);
         }
         if term.ends_at.is_some_and(|end| end <= Instant::now()) {
             return Err(Ended::Aged);
+        }
+        if self.settings.has_changed().unwrap_or(false)
+            && is_elsewhere(&self.settings.borrow_and_update(), &self.key, endpoint)
+        {
+            return Err(Ended::EndpointChanged);
         }
         if self.in_hand.chunks.is_empty() {
             self.wait_for_lines(connection, endpoint, term).await?;
@@ -512,21 +517,23 @@ fn lane_endpoint(settings: &relay_engine::Destination, key: &LaneKey) -> Option<
     lane.endpoint.clone()
 }
 
-// Resolves when the lane's endpoint is another one; other settings, and certificates that were renewed, do not concern a
-// connection.
+// Whether the lane's endpoint is another one; other settings, and certificates that were renewed, do not concern a connection.
+fn is_elsewhere(settings: &relay_engine::Destination, key: &LaneKey, endpoint: &Endpoint) -> bool {
+    let lane = settings.lanes.iter().find(|lane| lane.key == *key);
+    lane.is_some_and(|lane| match &lane.endpoint {
+        Some(other) => !endpoint.is_renewed_by(other),
+        None => true,
+    })
+}
+
+// Resolves when it is.
 async fn endpoint_changed(
     settings: &mut watch::Receiver<relay_engine::Destination>,
     key: &LaneKey,
     endpoint: &Endpoint,
 ) {
-    let is_other = |settings: &relay_engine::Destination| {
-        let lane = settings.lanes.iter().find(|lane| lane.key == *key);
-        lane.is_some_and(|lane| match &lane.endpoint {
-            Some(other) => !endpoint.is_renewed_by(other),
-            None => true,
-        })
-    };
-    if settings.wait_for(is_other).await.is_err() {
+    let is_elsewhere = |settings: &_| is_elsewhere(settings, key, endpoint);
+    if settings.wait_for(is_elsewhere).await.is_err() {
         // The destination was removed: it keeps the endpoint that it has.
         std::future::pending().await
     }

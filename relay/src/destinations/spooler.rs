@@ -227,7 +227,7 @@ impl Spooler {
                         return;
                     }
                 },
-                () = self.queue.crowded() => self.move_overdue(spool).await,
+                // Before what a flood may always have ready.
                 _ = ticks.tick() => {
                     if period != self.period() {
                         period = self.period();
@@ -236,6 +236,7 @@ impl Spooler {
                     let spool = self.move_overdue(spool).await;
                     self.sync(spool).await
                 }
+                () = self.queue.crowded() => self.move_overdue(spool).await,
                 permit = reserve(batches) => match permit {
                     Ok(permit) => {
                         let (spool, batch) = self.read(spool).await;
