@@ -477,7 +477,7 @@ mod tests {
             ),
             (
                 ROUTE.replace("destinations", "destination"),
-                "f.yaml:1: Route default/a: spec.destination: there is no such field",
+                "f.yaml:1: Route default/a: spec.destination: there is no such field: there are consistentHash, destinations, distribution, match, onMatch, priority, relayRefs, unmatchedOnly",
             ),
         ] {
             assert_eq!(

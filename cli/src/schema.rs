@@ -7,6 +7,9 @@ use jsonschema::Validator;
 use jsonschema::error::ValidationErrorKind;
 use serde_json::{Map, Value, json};
 
+/// What patterns of names begin with.
+const NAME: &str = "^[a-z0-9]([-a-z0-9";
+
 /// The schemas of all kinds.
 pub(crate) struct Schemas(BTreeMap<String, Schema>);
 
@@ -59,7 +62,7 @@ impl Schemas {
         let mut violations: Vec<_> = schema
             .structural
             .iter_errors(&object)
-            .flat_map(|error| explain(&error))
+            .flat_map(|error| explain(&error, &schema.open_api))
             .collect();
         if violations.is_empty()
             && let Err(errors) =
@@ -91,23 +94,63 @@ fn without_nulls(value: &Value) -> Value {
     }
 }
 
-fn explain(error: &jsonschema::ValidationError<'_>) -> Vec<Violation> {
+fn explain(error: &jsonschema::ValidationError<'_>, open_api: &Value) -> Vec<Violation> {
     let field = dotted(error.instance_path().as_str());
-    let ValidationErrorKind::AdditionalProperties { unexpected } = error.kind() else {
-        return vec![Violation {
-            field,
-            message: error.to_string(),
-        }];
+    // What the schema has of the field: the last part of the path is the word that it breaks.
+    let schema_path = error.schema_path().as_str();
+    let (schema_path, _) = schema_path.rsplit_once('/').unwrap_or_default();
+    let schema = open_api.pointer(schema_path).unwrap_or(&Value::Null);
+    if let ValidationErrorKind::AdditionalProperties { unexpected } = error.kind() {
+        let message = match schema["properties"].as_object() {
+            Some(known) => {
+                let known = listed(known.keys().cloned());
+                format!("there is no such field: there are {known}")
+            }
+            None => "there is no such field".to_owned(),
+        };
+        let unknown = |name: &String| Violation {
+            field: match field.as_str() {
+                "" => name.clone(),
+                field => format!("{field}.{name}"),
+            },
+            message: message.clone(),
+        };
+        return unexpected.iter().map(unknown).collect();
+    }
+    let instance = error.instance();
+    let message = if let ValidationErrorKind::Enum { options } = error.kind() {
+        let options = options.as_array().into_iter().flatten();
+        let text = |option: &Value| option.as_str().map(str::to_owned);
+        let options = options.map(|option| text(option).unwrap_or_else(|| option.to_string()));
+        format!("{instance} is not one of {}", listed(options))
+    } else if let ValidationErrorKind::Pattern { pattern } = error.kind() {
+        let list = schema_path.strip_suffix("/items");
+        let list = list.and_then(|path| open_api.pointer(path));
+        let mut described = [Some(schema), list].into_iter().flatten();
+        let described = described.find_map(|schema| schema["description"].as_str());
+        let what = expected(pattern, described.unwrap_or("see the pattern"));
+        format!("{instance} is not what is expected here: {what} (pattern {pattern})")
+    } else {
+        error.to_string()
     };
-    let unknown = |name: &String| Violation {
-        field: if field.is_empty() {
-            name.clone()
-        } else {
-            format!("{field}.{name}")
-        },
-        message: "there is no such field".to_owned(),
-    };
-    unexpected.iter().map(unknown).collect()
+    vec![Violation { field, message }]
+}
+
+fn listed(words: impl Iterator<Item = String>) -> String {
+    words.collect::<Vec<_>>().join(", ")
+}
+
+// What a pattern stands for, in words.
+fn expected<'a>(pattern: &str, described: &'a str) -> &'a str {
+    match pattern {
+        crds::Duration::PATTERN => "a duration, such as 30s or 1h30m",
+        crds::Size::PATTERN => "a number of bytes, such as 64Mi",
+        name if name.starts_with(NAME) => "a name of lower-case letters, digits and -",
+        _ => {
+            let first = described.split_once(". ").map(|(first, _)| first);
+            first.unwrap_or(described).trim_end_matches('.')
+        }
+    }
 }
 
 // `/spec/listeners/0/port` as people write it: `spec.listeners[0].port`.
@@ -233,7 +276,11 @@ mod tests {
         let spec = json!({ "destinations": [{ "name": "a" }], "match": { "prefx": "a" } });
         assert_eq!(
             one("Route", spec),
-            ("spec.match.prefx".into(), "there is no such field".into())
+            (
+                "spec.match.prefx".into(),
+                "there is no such field: there are contains, glob, notContains, notPrefix, notRegex, prefix, regex, suffix, tags"
+                    .into()
+            )
         );
     }
 
@@ -265,6 +312,27 @@ mod tests {
         ] {
             assert_eq!(one(kind, spec.clone()).0, field, "{spec}");
         }
+    }
+
+    #[test]
+    fn what_would_do_is_said() {
+        let route = json!({ "destinations": [{ "name": "a" }], "onMatch": "Halt" });
+        let said = one("Route", route).1;
+        assert_eq!(said, "\"Halt\" is not one of Continue, Stop");
+        let carbon = |more: Value| {
+            let mut carbon = json!({ "address": "graphite" });
+            carbon
+                .as_object_mut()
+                .unwrap()
+                .extend(more.as_object().unwrap().clone());
+            one("Destination", json!({ "carbon": carbon })).1
+        };
+        let said = carbon(json!({}));
+        let expected = "\"graphite\" is not what is expected here: host:port, or [address]:port for IPv6 (pattern ^";
+        assert!(said.starts_with(expected), "{said}");
+        let said = carbon(json!({ "address": "a:1", "connectTimeout": "soon" }));
+        let expected = "\"soon\" is not what is expected here: a duration, such as 30s or 1h30m (";
+        assert!(said.starts_with(expected), "{said}");
     }
 
     #[test]

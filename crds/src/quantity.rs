@@ -26,7 +26,8 @@ pub struct Duration(time::Duration);
 
 impl Duration {
     // The API server checks with this, so that what it stores can be decoded.
-    const PATTERN: &str = r"^([0-9]{1,9}(\.[0-9]{1,3})?(ms|s|m|h)){1,4}$";
+    /// What the schema has of its text.
+    pub const PATTERN: &str = r"^([0-9]{1,9}(\.[0-9]{1,3})?(ms|s|m|h)){1,4}$";
 
     /// `seconds` seconds.
     pub const fn from_secs(seconds: u64) -> Self {
@@ -102,7 +103,8 @@ impl JsonSchema for Duration {
 pub struct Size(u64);
 
 impl Size {
-    const PATTERN: &str = "^[0-9]{1,15}(k|M|G|T|Ki|Mi|Gi|Ti)?$";
+    /// What the schema has of its text.
+    pub const PATTERN: &str = "^[0-9]{1,15}(k|M|G|T|Ki|Mi|Gi|Ti)?$";
     const SUFFIXES: [(&str, u64); 8] = [
         ("Ki", 1 << 10),
         ("Mi", 1 << 20),
