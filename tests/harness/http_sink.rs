@@ -1,6 +1,7 @@
 //! A server that takes what is posted to it, and answers as it is told.
 
 use std::collections::VecDeque;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -11,15 +12,22 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
+use axum::serve::Listener;
+use rustls::ServerConfig;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
-use crate::{DEADLINE, own_address};
+use crate::tls::server_config;
+use crate::{Authority, DEADLINE, own_address};
 
 /// A server that takes what is posted to it.
 #[derive(Debug)]
 pub struct HttpSink {
     shared: Arc<Shared>,
     address: SocketAddr,
+    tls: Option<Arc<ServerConfig>>,
     server: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
 }
 
@@ -91,6 +99,7 @@ impl HttpSink {
         Self {
             shared: Arc::default(),
             address: (own_address(), 9090).into(),
+            tls: None,
             server: None,
         }
     }
@@ -100,6 +109,21 @@ impl HttpSink {
         let mut sink = Self::absent();
         sink.reopen();
         sink
+    }
+
+    /// One that speaks TLS, with a certificate of `authority`, to those who show one of the same.
+    pub fn open_encrypted(authority: &Authority) -> Self {
+        let mut sink = Self::absent();
+        sink.encrypt(authority, Some(authority));
+        sink.reopen();
+        sink
+    }
+
+    /// Has it speak TLS when it listens the next time, with a certificate of `authority`: to whoever comes, or to those alone who
+    /// show one of `clients`.
+    pub fn encrypt(&mut self, authority: &Authority, clients: Option<&Authority>) {
+        let identity = authority.identity(&self.address.ip().to_string());
+        self.tls = Some(Arc::new(server_config(&identity, clients)));
     }
 
     /// Where it listens.
@@ -118,12 +142,21 @@ impl HttpSink {
             .set_nonblocking(true)
             .expect("sockets have this option");
         let (stop, stopped) = oneshot::channel();
-        let shared = Arc::clone(&self.shared);
+        let (shared, tls) = (Arc::clone(&self.shared), self.tls.clone());
         let serve = async move {
-            let listener = tokio::net::TcpListener::from_std(listener).expect("it is a listener");
+            let listener = TcpListener::from_std(listener).expect("it is a listener");
             let router = Router::new().fallback(take).with_state(shared);
+            let serving = async {
+                match tls {
+                    None => axum::serve(listener, router).await,
+                    Some(config) => {
+                        let acceptor = TlsAcceptor::from(config);
+                        axum::serve(Encrypted { listener, acceptor }, router).await
+                    }
+                }
+            };
             tokio::select! {
-                served = axum::serve(listener, router) => served.expect("a listener accepts"),
+                served = serving => served.expect("a listener accepts"),
                 _ = stopped => {}
             }
         };
@@ -178,6 +211,30 @@ impl HttpSink {
             (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         }
         state.posted.clone()
+    }
+}
+
+// Who comes and cannot agree with us is passed over.
+struct Encrypted {
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+}
+
+impl Listener for Encrypted {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            let (stream, address) = Listener::accept(&mut self.listener).await;
+            if let Ok(stream) = self.acceptor.accept(stream).await {
+                return (stream, address);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
     }
 }
 

@@ -107,6 +107,24 @@ impl Identity {
     }
 }
 
+/// What a server with this certificate says, to whoever comes, or to those alone who show a certificate of a CA.
+pub(crate) fn server_config(identity: &Identity, clients: Option<&Authority>) -> ServerConfig {
+    let provider = Arc::new(default_provider());
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .expect("the provider has suites for every version");
+    let builder = match clients {
+        None => builder.with_no_client_auth(),
+        Some(clients) => builder.with_client_cert_verifier(
+            WebPkiClientVerifier::builder_with_provider(clients.roots(), provider)
+                .build()
+                .expect("there is a CA"),
+        ),
+    };
+    let config = builder.with_single_cert(vec![identity.der()], identity.key());
+    config.expect("the key is the certificate's")
+}
+
 /// A Secret in YAML.
 pub fn secret(name: &str, entries: &[(&str, &str)]) -> String {
     let entries = entries.iter();
@@ -242,20 +260,7 @@ impl TlsSink {
     /// # Panics
     /// If it cannot listen.
     pub fn open(identity: &Identity, clients: Option<&Authority>) -> Self {
-        let provider = Arc::new(default_provider());
-        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()
-            .expect("the provider has suites for every version");
-        let builder = match clients {
-            None => builder.with_no_client_auth(),
-            Some(clients) => builder.with_client_cert_verifier(
-                WebPkiClientVerifier::builder_with_provider(clients.roots(), provider)
-                    .build()
-                    .expect("there is a CA"),
-            ),
-        };
-        let config = builder.with_single_cert(vec![identity.der()], identity.key());
-        let config = Arc::new(config.expect("the key is the certificate's"));
+        let config = Arc::new(server_config(identity, clients));
         let address = (own_address(), 2003).into();
         let listener = Arc::new(TcpListener::bind(address).expect("the address is free"));
         let shared = Arc::<Shared>::default();

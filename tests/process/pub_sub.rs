@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use harness::{
-    Answer, DEADLINE, Directory, Flood, HttpSink, PROJECT, PubSub, RelayProcess, Sender, Signal,
-    clients, cloud, destination, eventually, relay, route, skip,
+    Answer, Authority, DEADLINE, Directory, Flood, HttpSink, PROJECT, PubSub, RelayProcess, Sender,
+    Signal, clients, cloud, destination, eventually, relay, route, skip,
 };
 use serde_json::{Value, json};
 
@@ -190,6 +190,63 @@ fn a_service_account_shows_who_it_is_and_its_key_can_be_replaced() {
         !log.contains("PRIVATE KEY") && !log.contains("Bearer"),
         "a secret is in the log"
     );
+}
+
+#[test]
+fn a_token_that_was_refused_for_good_is_asked_for_again() {
+    let authority = Authority::new();
+    let tokens = HttpSink::open();
+    // Only a server that is encrypted is told who we are, if no Secret says so.
+    let mut sink = HttpSink::absent();
+    sink.encrypt(&authority, None);
+    sink.reopen();
+    let token = |token: &str| {
+        let mut answer = Answer::of(200);
+        answer
+            .headers
+            .push(("content-type", "application/json".to_owned()));
+        answer.body =
+            json!({"access_token": token, "expires_in": 1, "token_type": "Bearer"}).to_string();
+        answer
+    };
+    let mut refused = Answer::of(401);
+    refused.body = json!({"error": "invalid_grant"}).to_string();
+    tokens.answer([token("first")]);
+    tokens.judge(move |_| Some(refused.clone()));
+    let spec = format!("topic: metrics, {AT_ONCE}");
+    let resources = resources(sink.address(), &spec);
+    let directory = Directory::of(resources.map(|text| text.replace("http://", "https://")));
+    let user = json!({
+        "type": "authorized_user",
+        "client_id": "relay",
+        "client_secret": "hush",
+        "refresh_token": "hush",
+        "token_uri": format!("http://{}/token", tokens.address()),
+    });
+    let files = tempfile::TempDir::new().unwrap();
+    let file = files.path().join("user.json");
+    std::fs::write(&file, user.to_string()).unwrap();
+    let ca = files.path().join("ca.pem");
+    std::fs::write(&ca, &authority.certificate).unwrap();
+    let environment = [
+        ("GOOGLE_APPLICATION_CREDENTIALS", file.to_str().unwrap()),
+        ("SSL_CERT_FILE", ca.to_str().unwrap()),
+    ];
+    let relay = RelayProcess::run_with_environment(&directory, &environment);
+    let mut sender = Sender::connect(relay.address());
+    // The first token is good for a second, and none comes after it for a while.
+    tokens.wait_until("a refusal", |asked| asked.len() >= 2);
+    sender.send("a 1 1\n");
+    eventually(DEADLINE, "the refusal to be told", || {
+        match last_error(&relay) {
+            error if error.contains("invalid_grant") => Ok(()),
+            error => Err(error),
+        }
+    });
+    tokens.judge(move |_| Some(token("second")));
+    let posted = sink.wait_until("a message", |posted| !posted.is_empty());
+    assert_eq!(posted[0].headers["authorization"], "Bearer second");
+    relay.settle(1);
 }
 
 #[test]

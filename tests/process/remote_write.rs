@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use harness::{
-    Answer, DEADLINE, Directory, Flood, HttpSink, Posted, Prometheus, RelayProcess, Sender,
-    destination, eventually, get, object, post, relay, route, unix_seconds,
+    Answer, Authority, DEADLINE, Directory, Flood, HttpSink, Posted, Prometheus, RelayProcess,
+    Sender, destination, eventually, get, object, post, relay, route, unix_seconds,
 };
 use prost::Message;
 use tempfile::TempDir;
@@ -264,6 +264,37 @@ fn lines_that_are_refused_for_good_are_found_kept_and_sent_again_when_told_so() 
     assert_eq!(unknown.status, 404);
     let accounts = relay.settle(500);
     assert_eq!(accounts.destinations["default/prom"].resent, 2);
+}
+
+#[test]
+fn a_server_over_tls_is_believed_if_its_authority_is_and_is_shown_a_certificate() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let sink = HttpSink::open_encrypted(&authority);
+    let tls = "tls: {ca: {name: ca}, certificate: {name: own}}";
+    let to = format!(
+        "url: \"https://{}/write\", {tls}, {AT_ONCE}",
+        sink.address()
+    );
+    let directory = Directory::of([
+        relay("", ""),
+        destination("prom", &format!("prometheusRemoteWrite: {{{to}}}")),
+        route("all", "destinations: [{name: prom}]"),
+    ]);
+    directory.write("own.yaml", &authority.identity("relay").secret("own"));
+    directory.write("ca.yaml", &other.secret("ca"));
+    let relay = RelayProcess::run(&directory);
+    Sender::deliver(relay.address(), "a.b 1 1700000000\n");
+    eventually(
+        DEADLINE,
+        "the unknown authority to be told",
+        || match last_error(&relay) {
+            error if error.contains("UnknownIssuer") => Ok(()),
+            error => Err(error),
+        },
+    );
+    directory.write("ca.yaml", &authority.secret("ca"));
+    relay.settle(1);
+    assert_eq!(taken(&sink.posted()), ["a_b 1"]);
 }
 
 #[test]

@@ -20,6 +20,7 @@ const SCOPE: &str = "https://www.googleapis.com/auth/pubsub";
 
 pub(super) struct Client {
     http: Http,
+    access: GoogleAccess,
     // `None`: it is nobody.
     credentials: Option<AccessTokenCredentials>,
     has_pickles: bool,
@@ -44,35 +45,40 @@ impl Client {
             headers: vec![("Content-Type", "application/json")],
             timeout: sink.timeout,
         });
-        let client = Self {
+        let mut client = Self {
             http: http.await?,
-            credentials: credentials(&to.access).map_err(io::Error::other)?,
+            access: to.access.clone(),
+            credentials: credentials(&to.access)?,
             has_pickles: to.has_pickles,
             is_compressed: to.is_compressed,
             ordering_key: to.is_ordered.then(|| ordering_key(number)),
             timeout: sink.timeout,
             pickles: Vec::new(),
         };
-        if let Some(credentials) = &client.credentials {
-            client.token(credentials).await?;
-        }
+        client.token().await?;
         Ok(client)
     }
 
-    // The library keeps it, and gets another one before it expires.
-    async fn token(&self, credentials: &AccessTokenCredentials) -> io::Result<String> {
+    // The library keeps it, and gets another one before it expires. What was refused once it may never ask for again.
+    async fn token(&mut self) -> io::Result<Option<String>> {
+        let Some(credentials) = &self.credentials else {
+            return Ok(None);
+        };
         let token = async {
             let token = credentials.access_token().await;
             token.map_err(|error| io::Error::other(told(&error)))
         };
-        Ok(within(self.timeout, "get a token", token).await?.token)
+        let token = within(self.timeout, "get a token", token).await;
+        if token.is_err() {
+            self.credentials = self::credentials(&self.access)?;
+        }
+        Ok(Some(token?.token))
     }
 
     pub(super) async fn send(&mut self, lines: &[u8]) -> Result<Taken, Refusal> {
         let body = self.message(lines).map_err(Refusal::later)?;
         let mut request = self.http.post(body);
-        if let Some(credentials) = &self.credentials {
-            let token = self.token(credentials).await.map_err(Refusal::later)?;
+        if let Some(token) = self.token().await.map_err(Refusal::later)? {
             request = request.bearer_auth(token);
         }
         self.http.send(request).await?;
@@ -119,7 +125,7 @@ fn ordering_key(number: u32) -> String {
     format!("{}/{number}", host_name())
 }
 
-fn credentials(access: &GoogleAccess) -> Result<Option<AccessTokenCredentials>, String> {
+fn credentials(access: &GoogleAccess) -> io::Result<Option<AccessTokenCredentials>> {
     relay_tls::share_provider();
     let built = match access {
         GoogleAccess::Anonymous => return Ok(None),
@@ -128,12 +134,14 @@ fn credentials(access: &GoogleAccess) -> Result<Option<AccessTokenCredentials>, 
             .build_access_token_credentials(),
         GoogleAccess::Key(key) => {
             let key = serde_json::from_slice(key.as_bytes())
-                .map_err(|_| "the service account's key is not JSON")?;
+                .map_err(|_| io::Error::other("the service account's key is not JSON"))?;
             service_account::Builder::new(key)
                 .with_access_specifier(AccessSpecifier::from_scopes([SCOPE]))
                 .build_access_token_credentials()
         }
     };
     // What it says shows nothing of the key.
-    built.map(Some).map_err(|error| error.to_string())
+    built
+        .map(Some)
+        .map_err(|error| io::Error::other(error.to_string()))
 }
