@@ -14,25 +14,20 @@ use lapin::tcp::{AsyncTcpStream, OwnedIdentity, OwnedTLSConfig};
 use lapin::uri::{AMQPAuthority, AMQPScheme, AMQPUri, AMQPUserInfo};
 use relay_engine::{AmqpServer, PeerTls};
 use tokio::net::TcpStream;
-use tokio::runtime::Handle;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 /// How long a connect may take, with TLS, the broker's greeting and what is declared there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a broker may take to say goodbye.
-const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
-
 /// Seconds between heartbeats: a broker that is not heard of for twice as long is gone.
 const HEARTBEAT_SECONDS: u16 = 10;
 
-/// A connection to a broker. When it is dropped, the broker is told, and soon after the socket is shut: a broker that stands still,
-/// or blocks those who publish, would keep it for as long as it does.
+/// A connection to a broker. When it is dropped lapin says goodbye, and a broker that stands still is given up after some missed
+/// heartbeats. One that blocks those who publish hears nothing, and still sends heartbeats: its socket is shut.
 #[derive(Debug)]
 pub(crate) struct Connection {
     inner: lapin::Connection,
-    // `None` once it is dropped.
-    socket: Option<Socket>,
+    socket: Socket,
 }
 
 impl Deref for Connection {
@@ -45,24 +40,23 @@ impl Deref for Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        let socket = self.socket.take();
-        if let Ok(runtime) = Handle::try_current() {
-            runtime.spawn(async {
-                sleep(GOODBYE_TIMEOUT).await;
-                drop(socket);
-            });
-        }
+        self.socket.is_shut_at_the_end = self.inner.status().blocked();
     }
 }
 
-// Shut when it is dropped, which is how what lapin does with it comes to an end.
+// The same that lapin has.
 #[derive(Debug)]
-struct Socket(std::net::TcpStream);
+struct Socket {
+    stream: std::net::TcpStream,
+    is_shut_at_the_end: bool,
+}
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        // It may be shut already.
-        self.0.shutdown(Shutdown::Both).ok();
+        if self.is_shut_at_the_end {
+            // It may be shut already.
+            self.stream.shutdown(Shutdown::Both).ok();
+        }
     }
 }
 
@@ -86,7 +80,11 @@ pub(crate) async fn connect(server: &AmqpServer, tls: Option<&PeerTls>) -> io::R
     let (host, port) = (server.address.host.as_str(), server.address.port);
     let stream = TcpStream::connect((host, port)).await?;
     stream.set_nodelay(true)?;
-    let socket = Socket(stream.as_fd().try_clone_to_owned()?.into());
+    let mut socket = Socket {
+        stream: stream.as_fd().try_clone_to_owned()?.into(),
+        // Should this be given up, lapin would go on waiting for a broker that stands still.
+        is_shut_at_the_end: true,
+    };
     let mut stream = AsyncTcpStream::Plain(Compat::new(stream));
     if server.is_encrypted {
         stream = stream.into_tls(host, tls_config(tls).as_ref()).await?;
@@ -99,10 +97,9 @@ pub(crate) async fn connect(server: &AmqpServer, tls: Option<&PeerTls>) -> io::R
         stream.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected).into())
     };
     let connecting = lapin::Connection::connector(uri(server), runtime, take_stream, properties);
-    Ok(Connection {
-        inner: connecting.await.map_err(io::Error::other)?,
-        socket: Some(socket),
-    })
+    let inner = connecting.await.map_err(io::Error::other)?;
+    socket.is_shut_at_the_end = false;
+    Ok(Connection { inner, socket })
 }
 
 fn uri(server: &AmqpServer) -> AMQPUri {

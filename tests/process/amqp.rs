@@ -172,6 +172,11 @@ fn lines_are_published_under_their_names_and_confirmed() {
     assert_eq!(relay.metrics().count(left_out), 1);
     // and lapin does not do so with each message
     assert!(!relay.process.stderr().concat().contains("lapin"));
+    // a connection that ends while nothing is sent is made again
+    let connects = "carbonway_destination_connects_total";
+    assert_eq!(relay.metrics().count(connects), 1);
+    rabbit.close_connections();
+    wait_for(&relay, connects, 2);
     drop(relay);
 
     // whole lines, while connections are cut and the broker is killed

@@ -72,7 +72,8 @@ impl Connection {
         match self {
             Self::Carbon(connection) => connection.broken().await,
             Self::Datagrams(connection) => connection.broken().await,
-            Self::File(_) | Self::Sink(_) => std::future::pending().await,
+            Self::Sink(connection) => connection.broken().await,
+            Self::File(_) => std::future::pending().await,
         }
     }
 

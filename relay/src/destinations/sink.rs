@@ -146,6 +146,18 @@ impl Connection {
         }
     }
 
+    /// Resolves when the server ends the connection. What speaks HTTP has none, and Kafka's clients connect by themselves.
+    pub(crate) async fn broken(&self) -> io::Error {
+        match &self.server {
+            Server::Amqp(client) => client.broken().await,
+            Server::RemoteWrite(_)
+            | Server::GrafanaNet(_)
+            | Server::PubSub(_)
+            | Server::CloudWatch(_)
+            | Server::Kafka(_) => std::future::pending().await,
+        }
+    }
+
     /// Until when what is in hand waits for more; `None`: it goes now.
     pub(crate) fn waits_until(&mut self, in_hand: &InHand, lane: &Lane) -> Option<Instant> {
         let since = *self.waits_since.get_or_insert_with(Instant::now);

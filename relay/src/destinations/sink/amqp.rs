@@ -7,7 +7,7 @@ use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareO
 use lapin::types::{FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation, ErrorKind, ExchangeKind};
 use relay_engine::{Amqp, Sink};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::series::name;
 use super::{Refusal, Taken};
@@ -15,6 +15,9 @@ use crate::amqp::{Connection, connect, in_time};
 
 /// The longest routing key, in bytes.
 const KEY_BYTES_MAX: usize = 255;
+
+/// How often a connection with nothing to send is looked at.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Messages outlive the broker, if their queues do.
 const PERSISTENT: u8 = 2;
@@ -60,6 +63,17 @@ impl Client {
             has_name_in_body: to.has_name_in_body,
             timeout: sink.timeout,
         })
+    }
+
+    /// Resolves when there is no connection any more.
+    pub(super) async fn broken(&self) -> io::Error {
+        while self.connection.status().connected() {
+            sleep(LOOK_INTERVAL).await;
+        }
+        io::Error::new(
+            io::ErrorKind::ConnectionReset,
+            "the broker ended the connection",
+        )
     }
 
     pub(super) async fn send(&mut self, lines: &[u8]) -> Result<Taken, Refusal> {

@@ -121,10 +121,10 @@ impl Client {
 }
 
 impl Config {
-    async fn tell_over_and_over(self) {
+    async fn tell_over_and_over(mut self) {
         loop {
             let mut is_settled = true;
-            for (http, text) in &self.0 {
+            for (http, text) in &mut self.0 {
                 is_settled &= tell(http, text).await;
             }
             sleep(match is_settled {
@@ -137,7 +137,7 @@ impl Config {
 }
 
 // Points are sent all the same, so what goes wrong is no more than said. Returns whether it was settled.
-async fn tell(http: &Http, text: &str) -> bool {
+async fn tell(http: &mut Http, text: &str) -> bool {
     let request = http.post(text.into());
     match http
         .send(request.header("Content-Type", "text/plain"))

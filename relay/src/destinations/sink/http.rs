@@ -9,7 +9,9 @@ use hyper_util::client::proxy::matcher::Matcher;
 use relay_engine::{Credential, PeerTls, UnixSeconds};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{RequestBuilder, Response, StatusCode, Url};
+use rustls::ClientConfig;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use super::{Refusal, told};
 use crate::clock;
@@ -26,10 +28,25 @@ const ANSWER_CHARS_TOLD: usize = 512;
 /// How long a server may have itself be left alone.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
 
+/// How long connections are used, at most; up to a tenth less, so that they do not all end at once. After that the host name is
+/// asked again, and load balancers get to choose.
+const AGE_MAX: Duration = Duration::from_secs(3600);
+const AGE_SPREAD: f64 = 0.1;
+
 /// A client for one URL.
 pub(super) struct Http {
     client: reqwest::Client,
+    // When it is replaced, with its connections.
+    renew_at: Instant,
+    settings: Settings,
     url: Url,
+}
+
+// What all clients for the URL have.
+struct Settings {
+    tls: Arc<ClientConfig>,
+    headers: HeaderMap,
+    timeout: Duration,
 }
 
 /// What a client is made of.
@@ -55,27 +72,33 @@ impl Http {
             value.set_sensitive(true);
             headers.insert(AUTHORIZATION, value);
         }
-        let tls = tls::client(options.tls)?;
-        let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(Arc::unwrap_or_clone(tls))
-            .default_headers(headers)
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(options.timeout)
-            .user_agent(concat!("carbonway/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(io::Error::other)?;
+        let settings = Settings {
+            tls: tls::client(options.tls)?,
+            headers,
+            timeout: options.timeout,
+        };
+        let client = settings.client().map_err(io::Error::other)?;
         let next = proxy(&url)?;
         let next = next.as_ref().unwrap_or(&url);
         let host = next.host_str().unwrap_or_default();
         let host = host.trim_matches(['[', ']']);
         let port = next.port_or_known_default().unwrap_or_default();
         within(CONNECT_TIMEOUT, "connect", TcpStream::connect((host, port))).await?;
-        Ok(Self { client, url })
+        Ok(Self {
+            client,
+            renew_at: renewal(),
+            settings,
+            url,
+        })
     }
 
     /// A request with this body.
-    pub(super) fn post(&self, body: Vec<u8>) -> RequestBuilder {
+    pub(super) fn post(&mut self, body: Vec<u8>) -> RequestBuilder {
+        if self.renew_at <= Instant::now()
+            && let Ok(client) = self.settings.client()
+        {
+            (self.client, self.renew_at) = (client, renewal());
+        }
         self.client.post(self.url.clone()).body(body)
     }
 
@@ -102,6 +125,23 @@ impl Http {
             false => Err(refusal(&answer, &body, judge)),
         }
     }
+}
+
+impl Settings {
+    fn client(&self) -> reqwest::Result<reqwest::Client> {
+        reqwest::Client::builder()
+            .tls_backend_preconfigured(ClientConfig::clone(&self.tls))
+            .default_headers(self.headers.clone())
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(self.timeout)
+            .user_agent(concat!("carbonway/", env!("CARGO_PKG_VERSION")))
+            .build()
+    }
+}
+
+fn renewal() -> Instant {
+    Instant::now() + AGE_MAX.mul_f64(1.0 - AGE_SPREAD * fastrand::f64())
 }
 
 // The one that the environment names for this URL: HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY. The client uses it by itself.
@@ -189,6 +229,11 @@ fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Er
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+    use tokio::sync::mpsc;
+    use tokio::task::JoinSet;
+
     use super::*;
 
     #[test]
@@ -207,6 +252,53 @@ mod tests {
         ] {
             let status = StatusCode::from_u16(status).unwrap();
             assert_eq!(class(status), expected, "{status}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_used_again_until_it_is_old() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let (connected, mut connections) = mpsc::unbounded_channel();
+        let mut server = JoinSet::new();
+        server.spawn(async move {
+            let mut served = JoinSet::new();
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let connected = connected.clone();
+                served.spawn(async move {
+                    let mut request = [0; 4096];
+                    let mut is_used = false;
+                    while stream.read(&mut request).await.unwrap_or_default() > 0 {
+                        if !std::mem::replace(&mut is_used, true) {
+                            connected.send(()).unwrap();
+                        }
+                        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
+                        stream.write_all(answer).await.unwrap();
+                    }
+                });
+            }
+        });
+        let mut http = Http::open(Options {
+            url: &url,
+            tls: None,
+            authorization: None,
+            headers: Vec::new(),
+            timeout: Duration::from_secs(30),
+        })
+        .await
+        .unwrap();
+        let mut made = 0;
+        for (is_old, expected) in [(false, 1), (false, 1), (true, 2), (false, 2)] {
+            if is_old {
+                http.renew_at = Instant::now();
+            }
+            let request = http.post(b"{}".to_vec());
+            assert_eq!(http.send(request).await.unwrap(), "{}");
+            while connections.try_recv().is_ok() {
+                made += 1;
+            }
+            assert_eq!(made, expected);
         }
     }
 

@@ -66,7 +66,8 @@ impl Client {
         }
         if !self.request.is_empty() {
             let body = self.request.finish().map_err(Refusal::later)?;
-            self.http.send(self.http.post(body)).await?;
+            let request = self.http.post(body);
+            self.http.send(request).await?;
         }
         Ok(Taken {
             left_out,

@@ -348,14 +348,25 @@ impl Loader {
     }
 }
 
-// Of what has connections.
+/// Connections to a Kafka cluster: after that the topic may have other partitions.
+const KAFKA_AGE_MAX: Duration = Duration::from_secs(3600);
+
+// Of what has connections that end by themselves.
 fn connection_age_max(endpoint: Option<&proto::destination::Endpoint>) -> Option<Duration> {
     match endpoint? {
         proto::destination::Endpoint::Carbon(carbon) => match carbon.connection_age_max_ms {
             0 => None,
             ms => Some(Duration::from_millis(ms)),
         },
-        proto::destination::Endpoint::Sink(_) | proto::destination::Endpoint::File(_) => None,
+        proto::destination::Endpoint::Sink(sink) => match sink.kind.as_ref()? {
+            proto::sink::Kind::Kafka(_) => Some(KAFKA_AGE_MAX),
+            proto::sink::Kind::RemoteWrite(_)
+            | proto::sink::Kind::GrafanaNet(_)
+            | proto::sink::Kind::Amqp(_)
+            | proto::sink::Kind::PubSub(_)
+            | proto::sink::Kind::CloudWatch(_) => None,
+        },
+        proto::destination::Endpoint::File(_) => None,
     }
 }
 
