@@ -183,12 +183,12 @@ fn lines_are_published_under_their_names_and_confirmed() {
     let spec = "exchange: whole, metricNameInBody: true, batch: {maxLines: 200, wait: 10ms}, connections: 2";
     let directory = directory_to(&rabbit, spec);
     let relay = RelayProcess::run(&directory);
-    let flood = Flood::paced(relay.address(), "n", 2000);
-    flood.wait_for_more(1000);
+    let flood = Flood::paced(relay.address(), "n", 300);
+    flood.wait_for_more(300);
     rabbit.close_connections();
-    flood.wait_for_more(1000);
+    flood.wait_for_more(300);
     rabbit.kill_and_restart();
-    flood.wait_for_more(1000);
+    flood.wait_for_more(300);
     let sent = flood.finish();
     relay.settle(sent);
     eventually(DEADLINE, "every line to be in the queue", || {
@@ -230,16 +230,17 @@ fn a_broker_that_stands_still_or_is_short_of_memory_gets_everything_in_the_end()
         return;
     };
     rabbit.bind("graphite", "all", "#");
-    let spec = "metricNameInBody: true, timeout: 500ms, batch: {maxLines: 200, wait: 10ms}, connections: 2";
+    let spec =
+        "metricNameInBody: true, timeout: 2s, batch: {maxLines: 50, wait: 10ms}, connections: 2";
     let directory = directory_to(&rabbit, spec);
     let relay = RelayProcess::run(&directory);
-    let flood = Flood::paced(relay.address(), "n", 2000);
-    flood.wait_for_more(1000);
+    let flood = Flood::paced(relay.address(), "n", 300);
+    flood.wait_for_more(300);
     rabbit.signal(Signal::STOP);
     relay.wait_for_connected("q", false);
     rabbit.signal(Signal::CONT);
     relay.wait_for_connected("q", true);
-    flood.wait_for_more(1000);
+    flood.wait_for_more(300);
     rabbit.set_short_of_memory(true);
     eventually(DEADLINE, "the blocked connection to be told", || {
         let error =
